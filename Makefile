@@ -1,0 +1,37 @@
+# `make demo`, `make test`: both work from a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint benchmark clean
+
+$(VENV)/.base: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	touch $@
+
+demo: $(VENV)/.base  ## Distils the embedded digits; under 2 minutes on 2 cores.
+	$(BIN)/python -m experiments.demo --workdir=out/demo
+
+test: $(VENV)/.test  ## The tests that CI runs.
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-all: $(VENV)/.test  ## Also the slow ones, then all under shape checks.
+	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not errors' \
+	  --jaxtyping-packages=dsr,beartype.beartype
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+
+benchmark: $(VENV)/.base  ## Side-by-side ratios; wants a quiet machine.
+	$(BIN)/python -m experiments.benchmark --suite=kernels --workdir=out/benchmark
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info

@@ -1,0 +1,127 @@
+"""Eager checks of static facts, and the only place that words input errors.
+
+Every message names the argument, what was needed and what came:
+``ValueError: `x2` has D=3, expected D=2.`` Checks look at shapes, dtypes and
+Python values, so they also work while jax traces; `finite` and `labels` look
+at values and belong on the host.
+"""
+from collections.abc import Collection
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def features(name: str, x: Any, *, dim: int | None = None) -> None:
+  """`x` is a non-empty floating (N, D) array, with D = `dim` if given."""
+  _floating(name, x, rank=2, letters='(N, D)')
+  if dim is not None and x.shape[1] != dim:
+    raise ValueError(f'`{name}` has D={x.shape[1]}, expected D={dim}.')
+
+
+def images(name: str, x: Any, *, shape: tuple[int, ...] | None = None) -> None:
+  """`x` is a non-empty floating (N, H, W, C) array, with (H, W, C) = `shape`."""
+  _floating(name, x, rank=4, letters='(N, H, W, C)')
+  if shape is not None and tuple(x.shape[1:]) != tuple(shape):
+    raise ValueError(
+        f'`{name}` has images of shape {tuple(x.shape[1:])}, '
+        f'expected {tuple(shape)}.')
+
+
+def inputs(name: str, x: Any, *, like: Any = None) -> None:
+  """`x` is a non-empty floating array of examples, shaped as those of `like`."""
+  _floating(name, x, rank=None, letters='(N, ...)')
+  if like is not None and x.shape[1:] != like.shape[1:]:
+    raise ValueError(
+        f'`{name}` has examples of shape {tuple(x.shape[1:])}, '
+        f'expected {tuple(like.shape[1:])}.')
+  if like is not None and x.dtype != like.dtype:
+    raise ValueError(f'`{name}` has dtype {x.dtype}, expected {like.dtype}.')
+
+
+def _floating(name, x, *, rank, letters):
+  shape = getattr(x, 'shape', None)
+  if shape is None:
+    raise ValueError(
+        f'`{name}` must be an array {letters}, got {type(x).__name__}.')
+  if (rank is not None and len(shape) != rank) or len(shape) < 2:
+    raise ValueError(
+        f'`{name}` must have shape {letters}, got {tuple(shape)}.')
+  if min(shape) == 0:
+    raise ValueError(f'`{name}` must not be empty, got shape {tuple(shape)}.')
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise ValueError(f'`{name}` must be floating point, got {x.dtype}.')
+
+
+def targets(name: str, y: Any, *, rows: int) -> None:
+  """`y` is a floating (N, C) array of N = `rows` encoded labels."""
+  _floating(name, y, rank=2, letters='(N, C)')
+  if y.shape[0] != rows:
+    raise ValueError(f'`{name}` has {y.shape[0]} rows, expected {rows}.')
+
+
+def same_rows(**arrays: Any) -> None:
+  """All `arrays` have the same number of rows."""
+  rows = {name: a.shape[0] for name, a in arrays.items()}
+  if len(set(rows.values())) > 1:
+    got = ', '.join(f'`{name}` has {n}' for name, n in rows.items())
+    raise ValueError(f'Arrays must have the same number of rows: {got}.')
+
+
+def positive(name: str, value: Any) -> None:
+  """`value` is a finite number above zero."""
+  if not _is_number(value) or not value > 0:
+    raise ValueError(f'`{name}` must be positive and finite, got {value!r}.')
+
+
+def non_negative(name: str, value: Any) -> None:
+  """`value` is a finite number, zero or above."""
+  if not _is_number(value) or not value >= 0:
+    raise ValueError(
+        f'`{name}` must be finite and not negative, got {value!r}.')
+
+
+def within(name: str, value: Any, low: float, high: float) -> None:
+  """`value` is a number in [low, high]."""
+  if not _is_number(value) or not low <= value <= high:
+    raise ValueError(f'`{name}` must be in [{low}, {high}], got {value!r}.')
+
+
+def at_least(name: str, value: Any, low: int) -> None:
+  """`value` is an integer, `low` or above."""
+  whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+  if not whole or value < low:
+    raise ValueError(
+        f'`{name}` must be an integer of at least {low}, got {value!r}.')
+
+
+def one_of(name: str, value: Any, choices: Collection[Any]) -> None:
+  """`value` is one of `choices`."""
+  if value not in choices:
+    known = ', '.join(str(c) for c in choices)
+    raise ValueError(f'`{name}` must be one of {known}; got {value!r}.')
+
+
+def finite(name: str, x: Any) -> None:
+  """Host only: no NaN and no infinity in `x`."""
+  bad = int(np.size(x) - np.isfinite(np.asarray(x)).sum())
+  if bad:
+    raise ValueError(f'`{name}` must be finite, got {bad} NaN or infinite.')
+
+
+def labels(name: str, y: Any, num_classes: int) -> None:
+  """Host only: `y` is (N,) integers in [0, num_classes)."""
+  y = np.asarray(y)
+  if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+    raise ValueError(
+        f'`{name}` must be a vector of integers, got {y.dtype} {y.shape}.')
+  if y.size and not (0 <= y.min() and y.max() < num_classes):
+    raise ValueError(
+        f'`{name}` must be in [0, {num_classes}), '
+        f'got values from {y.min()} to {y.max()}.')
+
+
+def _is_number(value) -> bool:
+  return (isinstance(value, (int, float, np.number))
+          and not isinstance(value, bool) and math.isfinite(value))

@@ -1,0 +1,47 @@
+"""Packaging of dsr. Version and dependencies live here; tools in pyproject."""
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r"^__version__ = '(.+)'$", (ROOT / 'dsr/__init__.py').read_text(), re.M
+).group(1)
+
+# Lower bounds are what the tests run on; nothing newer is known to break.
+BASE = [
+    'absl-py>=2.1',
+    'chex>=0.1.90',
+    'etils[eapp,epath]>=1.12',
+    'flax>=0.12',
+    'importlib_resources',  # tensorflow-datasets imports but does not list it.
+    'jax>=0.10',
+    'jaxlib>=0.10',
+    'jaxtyping>=0.3',
+    'matplotlib>=3.10',
+    'neural-tangents>=0.6.5',
+    'numpy>=2.0',
+    'optax>=0.2.6',
+    'orbax-checkpoint>=0.11.30',
+    'scikit-learn>=1.6',
+    'scipy>=1.14',
+    'tensorflow-datasets>=4.9.9',
+    'tqdm>=4.66',
+]
+
+setuptools.setup(
+    name='dsr',
+    version=VERSION,
+    description='Dataset distillation: security and reconstruction (NTK, JAX)',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    packages=setuptools.find_packages(include=['dsr*', 'experiments*']),
+    python_requires='>=3.11',
+    install_requires=BASE,
+    extras_require={
+        'cuda': ['jax[cuda12]>=0.10'],
+        'test': ['beartype>=0.20', 'mpmath>=1.3', 'pytest>=8.3',
+                 'pytest-xdist>=3.6', 'ruff>=0.12', 'tensorflow>=2.20'],
+    },
+)

@@ -1,0 +1,34 @@
+"""The strict session: x64 on, rank promotion raises, TFDS found if there."""
+import os
+import pathlib
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import jax
+import pytest
+
+jax.config.update('jax_enable_x64', True)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def _tfds_folder() -> pathlib.Path | None:
+  here = pathlib.Path(__file__).resolve().parents[1]
+  for folder in (os.environ.get('TFDS_DATA_DIR'), here.parent / 'shared/tfds'):
+    if folder and (pathlib.Path(folder) / 'mnist').is_dir():
+      return pathlib.Path(folder)
+  return None
+
+
+@pytest.fixture(scope='session')
+def tfds_dir() -> str:
+  """Folder with prepared TFDS sets; tests that need it are skipped without."""
+  folder = _tfds_folder()
+  if folder is None:
+    pytest.skip('no prepared TFDS folder (set TFDS_DATA_DIR)')
+  return str(folder)
+
+
+@pytest.fixture
+def key():
+  return jax.random.key(0)

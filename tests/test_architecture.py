@@ -1,0 +1,85 @@
+"""The layering of the house, read from the source with `ast`."""
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LAYERS = {
+    'types': 0, 'checks': 0, 'numerics': 0,
+    'linalg': 1, 'loop': 1, 'data': 1,
+    'kernels': 2, 'nets': 2,
+    'krr': 3, 'train': 3,
+    'distill': 4, 'attack': 4,
+}
+# Probes and reports see layer 0 only: they get arrays, functions, records.
+SIDE_ROOMS = {'probes', 'report'}
+MODULES = sorted((ROOT / 'dsr').rglob('*.py'))
+HEAVY = {'tensorflow', 'tensorflow_datasets', 'neural_tangents', 'matplotlib',
+         'sklearn'}
+
+
+def _room(path: pathlib.Path) -> str:
+  return path.relative_to(ROOT / 'dsr').parts[0].removesuffix('.py')
+
+
+def _imports(path: pathlib.Path, top_level_only: bool = False):
+  tree = ast.parse(path.read_text())
+  for node in tree.body if top_level_only else ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import'
+      for alias in node.names:
+        yield f'{node.module}.{alias.name}'
+
+
+def _rooms_imported(path: pathlib.Path) -> set[str]:
+  names = [n.split('.') for n in _imports(path)]
+  return {n[1] for n in names if n[0] == 'dsr' and len(n) > 1}
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+  room = _room(path)
+  if room == '__init__':
+    return
+  assert 'experiments' not in {n.split('.')[0] for n in _imports(path)}
+  for other in _rooms_imported(path) - {room, '__version__'}:
+    if room in SIDE_ROOMS:
+      assert LAYERS.get(other) == 0, f'{room} imports {other}'
+    else:
+      assert LAYERS[other] < LAYERS[room], f'{room} imports {other}'
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_packages_are_imported_inside_functions(path):
+  top = {n.split('.')[0] for n in _imports(path, top_level_only=True)}
+  assert not top & HEAVY
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_public_names_have_docstrings(path):
+  tree = ast.parse(path.read_text())
+  assert ast.get_docstring(tree) or path.name == '__init__.py'
+  for node in tree.body:
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+      if not node.name.startswith('_'):
+        assert ast.get_docstring(node), f'{path.name}: {node.name}'
+
+
+def test_import_is_light_and_pulls_in_nothing_heavy():
+  code = (
+      'import jax, sys, time; t = time.perf_counter(); import dsr;'
+      'from dsr import checks, krr, linalg, numerics, types;'
+      'from dsr.kernels import architectures, gram;'
+      'print(time.perf_counter() - t);'
+      f'bad = {sorted(HEAVY)!r};'
+      'print([m for m in bad if m in sys.modules])')
+  seconds, heavy = subprocess.run(
+      [sys.executable, '-c', code], check=True, capture_output=True, text=True,
+      cwd=ROOT).stdout.splitlines()
+  assert heavy == '[]'
+  assert float(seconds) < 1.5
