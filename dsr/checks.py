@@ -20,8 +20,9 @@ def features(name: str, x: Any, *, dim: int | None = None) -> None:
     raise ValueError(f'`{name}` has D={x.shape[1]}, expected D={dim}.')
 
 
-def images(name: str, x: Any, *, shape: tuple[int, ...] | None = None) -> None:
-  """`x` is a non-empty floating (N, H, W, C) array, with (H, W, C) = `shape`."""
+def images(
+    name: str, x: Any, *, shape: tuple[int, ...] | None = None) -> None:
+  """`x` is a non-empty floating (N, H, W, C) array; (H, W, C) is `shape`."""
   _floating(name, x, rank=4, letters='(N, H, W, C)')
   if shape is not None and tuple(x.shape[1:]) != tuple(shape):
     raise ValueError(
@@ -30,7 +31,7 @@ def images(name: str, x: Any, *, shape: tuple[int, ...] | None = None) -> None:
 
 
 def inputs(name: str, x: Any, *, like: Any = None) -> None:
-  """`x` is a non-empty floating array of examples, shaped as those of `like`."""
+  """`x` is a non-empty floating array of examples shaped as in `like`."""
   _floating(name, x, rank=None, letters='(N, ...)')
   if like is not None and x.shape[1:] != like.shape[1:]:
     raise ValueError(

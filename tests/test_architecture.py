@@ -17,6 +17,8 @@ LAYERS = {
 # Probes and reports see layer 0 only: they get arrays, functions, records.
 SIDE_ROOMS = {'probes', 'report'}
 MODULES = sorted((ROOT / 'dsr').rglob('*.py'))
+each_module = pytest.mark.parametrize(
+    'path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 HEAVY = {'tensorflow', 'tensorflow_datasets', 'neural_tangents', 'matplotlib',
          'sklearn'}
 
@@ -41,7 +43,7 @@ def _rooms_imported(path: pathlib.Path) -> set[str]:
   return {n[1] for n in names if n[0] == 'dsr' and len(n) > 1}
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+@each_module
 def test_imports_point_down(path):
   room = _room(path)
   if room == '__init__':
@@ -54,13 +56,13 @@ def test_imports_point_down(path):
       assert LAYERS[other] < LAYERS[room], f'{room} imports {other}'
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+@each_module
 def test_heavy_packages_are_imported_inside_functions(path):
   top = {n.split('.')[0] for n in _imports(path, top_level_only=True)}
   assert not top & HEAVY
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+@each_module
 def test_public_names_have_docstrings(path):
   tree = ast.parse(path.read_text())
   assert ast.get_docstring(tree) or path.name == '__init__.py'
