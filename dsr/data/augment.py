@@ -1,0 +1,187 @@
+r"""Random image augmentations for distillation, all `(key, x) -> x`.
+
+x is (B, H, W, C), floating; every image draws its own change, shape and dtype
+stay. The functions are pure and safe under `jit`, and what is drawn does not
+depend on x64.
+
+`fill` is the value of the background that moves into view: a number, C numbers
+for the channels, or an (H, W, C) image, in the units of `x`. Preprocessed
+pixels have a background other than 0: black MNIST paper is -0.42 after
+standardisation. What is moved is the difference x - fill.
+"""
+from collections.abc import Callable
+import re
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+import numpy as np
+
+from dsr import checks
+
+Augmentation = Callable  # (key, x (B, H, W, C)) -> (B, H, W, C)
+
+
+def flip(
+    key: Key[Array, ''], x: Float[Array, 'B H W C']
+) -> Float[Array, 'B H W C']:
+  """Mirrors left and right with probability 1/2."""
+  checks.images('x', x)
+  shape = (x.shape[0], 1, 1, 1)
+  mirrored = jax.random.bernoulli(key, jnp.float32(0.5), shape)
+  return jnp.where(mirrored, x[:, :, ::-1, :], x)
+
+
+def shift(max_pixels: int, *, fill=0.0) -> Augmentation:
+  """Moves by a whole number of pixels, uniform in [-max, max] on both axes."""
+  checks.at_least('max_pixels', max_pixels, 0)
+
+  def augment(key, x):
+    checks.images('x', x)
+    pad = ((0, 0), (max_pixels, max_pixels), (max_pixels, max_pixels), (0, 0))
+    return _on_background(
+        lambda z: _random_crop(key, jnp.pad(z, pad), z.shape), x, fill)
+
+  return augment
+
+
+def crop_pad(max_pixels: int) -> Augmentation:
+  """Crops at random from the image padded by its own reflection.
+
+  The same moves as `shift`, for photographs, which have no background. Needs
+  images larger than `max_pixels`.
+  """
+  checks.at_least('max_pixels', max_pixels, 0)
+
+  def augment(key, x):
+    checks.images('x', x)
+    if max_pixels >= min(x.shape[1:3]):
+      raise ValueError(f'`max_pixels` must be below the size of the image, '
+                       f'got {max_pixels} for {tuple(x.shape[1:3])}.')
+    pad = ((0, 0), (max_pixels, max_pixels), (max_pixels, max_pixels), (0, 0))
+    return _random_crop(key, jnp.pad(x, pad, 'reflect'), x.shape)
+
+  return augment
+
+
+def rotate(max_degrees: float, *, fill=0.0) -> Augmentation:
+  """Turns about the centre, angle uniform in [-max, max] degrees; bilinear."""
+  checks.within('max_degrees', max_degrees, 0, 180)
+  bound = np.deg2rad(max_degrees)
+
+  def augment(key, x):
+    checks.images('x', x)
+    draw = jax.random.uniform(key, (x.shape[0],), jnp.float32, -bound, bound)
+    angle = draw.astype(x.dtype)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    matrix = jnp.stack([cos, -sin, sin, cos], axis=-1).reshape(-1, 2, 2)
+    return _on_background(lambda z: jax.vmap(_resample)(z, matrix), x, fill)
+
+  return augment
+
+
+def scale(max_factor: float, *, fill=0.0) -> Augmentation:
+  """Zooms about the centre by 1/max to max, log-uniform; bilinear."""
+  checks.within('max_factor', max_factor, 1, 10)
+  bound = np.log(max_factor)
+
+  def augment(key, x):
+    checks.images('x', x)
+    draw = jax.random.uniform(key, (x.shape[0],), jnp.float32, -bound, bound)
+    inverse = jnp.exp(-draw.astype(x.dtype))[:, None, None]
+    matrix = inverse * jnp.eye(2, dtype=x.dtype)[None]
+    return _on_background(lambda z: jax.vmap(_resample)(z, matrix), x, fill)
+
+  return augment
+
+
+def chain(*augmentations: Augmentation) -> Augmentation:
+  """One after another, the first first, each with a key of its own."""
+
+  def augment(key, x):
+    for i, augmentation in enumerate(augmentations):
+      x = augmentation(jax.random.fold_in(key, i), x)
+    return x
+
+  return augment
+
+
+def by_name(name: str, *, fill=0.0) -> Augmentation | None:
+  """Parses 'flip+shift2+rotate10'; 'none' gives None.
+
+  Args:
+    name: 'none', or a sum of 'flip', 'shift<pixels>', 'crop_pad<pixels>',
+      'rotate<degrees>' and 'scale<factor>', applied from left to right.
+    fill: background for those that need one, see the module's text.
+
+  Raises:
+    ValueError: a part is unknown, or its number is missing or out of range.
+  """
+  if name == 'none':
+    return None
+  parts = [_parse(part, name, fill) for part in name.split('+')]
+  return parts[0] if len(parts) == 1 else chain(*parts)
+
+
+def _parse(part, name, fill):
+  match = re.fullmatch(r'([a-z_]+?)(\d+(?:\.\d+)?)?', part)
+  kind, number = match.groups() if match else (part, None)
+  if kind == 'flip' and number is None:
+    return flip
+  if number is not None and kind in ('rotate', 'scale'):
+    return {'rotate': rotate, 'scale': scale}[kind](float(number), fill=fill)
+  if number is not None and number.isdigit() and kind == 'shift':
+    return shift(int(number), fill=fill)
+  if number is not None and number.isdigit() and kind == 'crop_pad':
+    return crop_pad(int(number))
+  raise ValueError(
+      "`name` must be 'none' or made of flip, shift<pixels>, "
+      'crop_pad<pixels>, rotate<degrees>, scale<factor> joined by +, as in '
+      f"'flip+shift2+rotate10'; got {part!r} in {name!r}.")
+
+
+def _on_background(move, x, fill):
+  """fill + move(x - fill), where `move` brings in zeros."""
+  if np.ndim(fill) == 0 and np.all(np.equal(fill, 0)):
+    return move(x)
+  fill = jnp.asarray(fill, x.dtype)
+  if fill.shape not in ((), x.shape[-1:], x.shape[1:]):
+    raise ValueError(
+        f'`fill` must be a number, {x.shape[-1]} numbers for the channels or '
+        f'an image of shape {x.shape[1:]}, got shape {fill.shape}.')
+  fill = jnp.broadcast_to(fill, x.shape)
+  return move(x - fill) + fill
+
+
+def _random_crop(key, padded, shape):
+  """Windows of `shape` at random places, one for each image."""
+  room = padded.shape[1] - shape[1]
+  starts = jax.random.randint(
+      key, (shape[0], 2), 0, room + 1, dtype=jnp.int32)
+  crop = lambda image, start: jax.lax.dynamic_slice(
+      image, (start[0], start[1], jnp.int32(0)), shape[1:])
+  return jax.vmap(crop)(padded, starts)
+
+
+def _resample(image, matrix):
+  """image(c + M (p - c)) at the pixels p, c the centre; zero outside."""
+  height, width, channels = image.shape
+  centre = jnp.array([(height - 1) / 2, (width - 1) / 2], image.dtype)
+  grid = jnp.stack(jnp.meshgrid(
+      jnp.arange(height, dtype=image.dtype) - centre[0],
+      jnp.arange(width, dtype=image.dtype) - centre[1], indexing='ij'))
+  at = jnp.tensordot(matrix, grid, 1, precision='highest')  # (2, H, W)
+  at = at + centre[:, None, None]
+  low = jnp.floor(at)
+  weight = at - low
+  low = low.astype(jnp.int32)
+  flat = image.reshape(height * width, channels)
+  out = jnp.zeros_like(image)
+  for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    row, column = low[0] + i, low[1] + j
+    w = ((weight[0] if i else 1 - weight[0])
+         * (weight[1] if j else 1 - weight[1]))
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    index = jnp.where(inside, row * width + column, 0)
+    out += jnp.where(inside, w, 0)[..., None] * flat[index]
+  return out
