@@ -148,9 +148,8 @@ def split(
         '`fraction_or_count` must leave examples on both sides, got '
         f'{fraction_or_count!r}, which is {size} of {total}.')
   counts = np.bincount(dataset.y, minlength=dataset.num_classes)
-  shares = counts * size / total
-  quota = np.floor(shares).astype(int)
-  largest = np.argsort(quota - shares, kind='stable')
+  quota, remainder = np.divmod(counts * size, total)
+  largest = np.argsort(-remainder, kind='stable')
   quota[largest[:size - quota.sum()]] += 1
   emptied = np.flatnonzero((quota == counts) & (counts > 0))
   if emptied.size:

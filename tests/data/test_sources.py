@@ -1,0 +1,249 @@
+"""Sources: exact pixels, the cache, and messages for what cannot be loaded."""
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from dsr import data
+from dsr.data import sources
+
+
+def _arrays(seed=0, shape=(8, 8, 3), train=40, test=20):
+  """Ten classes, all present, as eight-bit images."""
+  rng = np.random.default_rng(seed)
+  draw = lambda n: rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+  return {'x_train': draw(train), 'y_train': np.arange(train) % 10,
+          'x_test': draw(test), 'y_test': np.arange(test) % 10}
+
+
+def _write(path, **changes):
+  arrays = _arrays() | changes
+  np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+  return str(path)
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+  """A folder that looks like prepared TFDS sets; decoding only counts."""
+  folder = tmp_path / 'tfds'
+  for name in ('mnist', 'cifar10'):
+    (folder / name / '1.0.0').mkdir(parents=True)
+    (folder / name / '1.0.0/dataset_info.json').write_text('{}')
+  calls = []
+
+  def decode(name, where):
+    calls.append((name, str(where)))
+    return list(_arrays(seed=len(calls)).values())
+
+  monkeypatch.setattr(sources, '_decode_tfds', decode)
+  monkeypatch.setenv('DSR_CACHE_DIR', str(tmp_path / 'cache'))
+  return folder, calls
+
+
+def test_digits_are_all_there_and_split_by_class():
+  import sklearn.datasets
+  raw = sklearn.datasets.load_digits()
+  train, test = data.load('digits')
+  assert train.x.shape[1:] == (8, 8, 1)
+  assert train.x.dtype == np.float32
+  assert train.y.dtype == np.int32
+  assert len(test) == round(0.2 * 1797)
+  both = np.concatenate([train.x, test.x]).reshape(1797, -1) * 16
+  order = lambda a: a[np.lexsort(a.T)]
+  np.testing.assert_array_equal(order(both), order(raw.data))
+  exact = 0.2 * np.bincount(raw.target)
+  assert np.abs(np.bincount(test.y) - exact).max() < 1
+
+
+def test_digits_follow_the_seed():
+  first, again, other = (data.load('digits', seed=s).test.x for s in (1, 1, 2))
+  np.testing.assert_array_equal(first, again)
+  assert (first != other).any()
+
+
+def test_mnist_has_its_published_statistics_and_is_cached(
+    tfds_dir, tmp_path, monkeypatch):
+  train, test = data.load('mnist', data_dir=tfds_dir, cache_dir=tmp_path)
+  assert train.x.shape == (60000, 28, 28, 1)
+  assert test.x.shape == (10000, 28, 28, 1)
+  np.testing.assert_array_equal(
+      np.bincount(test.y),
+      [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009])
+  np.testing.assert_allclose(
+      [train.x.mean(dtype=float), train.x.std(dtype=float)],
+      [0.13066048, 0.30810780], rtol=1e-6)
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)  # Cannot be imported.
+  task = data.load('mnist_odd_even', data_dir=tfds_dir, cache_dir=tmp_path)
+  np.testing.assert_array_equal(task.train.x, train.x)
+  np.testing.assert_array_equal(task.train.y, train.y % 2)
+  np.testing.assert_array_equal(task.test.y, test.y % 2)
+
+
+@pytest.mark.slow
+def test_cifar10_has_its_published_statistics(tfds_dir, tmp_path):
+  train, test = data.load('cifar10', data_dir=tfds_dir, cache_dir=tmp_path)
+  assert train.x.shape == (50000, 32, 32, 3)
+  np.testing.assert_array_equal(np.bincount(test.y), [1000] * 10)
+  np.testing.assert_allclose(
+      train.x.mean((0, 1, 2), dtype=float),
+      [0.49139968, 0.48215841, 0.44653091], rtol=1e-6)
+
+
+def test_eight_bit_pixels_are_exact_quotients(tmp_path):
+  levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+  path = _write(
+      tmp_path / 'a.npz', x_train=np.repeat(levels, 40, axis=0),
+      x_test=np.repeat(levels, 20, axis=0))
+  train, _ = data.load(path)
+  assert train.x.shape == (40, 16, 16, 1)
+  np.testing.assert_array_equal(
+      train.x[0].ravel(), (np.arange(256) / 255).astype(np.float32))
+
+
+def test_npz_takes_floats_and_choices_of_classes(tmp_path):
+  raw = _arrays()
+  path = _write(tmp_path / 'a.npz', x_train=raw['x_train'] / 255.0)
+  train, test = data.load(path + '[7,2:4]')
+  assert (train.num_classes, train.name) == (3, path + '[7,2:4]')
+  for got, x, y in ((train, raw['x_train'], raw['y_train']),
+                    (test, raw['x_test'], raw['y_test'])):
+    rows = np.flatnonzero(np.isin(y, [7, 2, 3]))
+    np.testing.assert_array_equal(got.y, [[7, 2, 3].index(v) for v in y[rows]])
+    np.testing.assert_array_equal(np.rint(got.x * 255), x[rows])
+
+
+def test_second_load_comes_from_the_cache(prepared):
+  folder, calls = prepared
+  first = data.load('mnist', data_dir=folder)
+  second = data.load('mnist', data_dir=folder)
+  assert len(calls) == 1
+  for a, b in zip(first, second):
+    np.testing.assert_array_equal(a.x, b.x)
+    np.testing.assert_array_equal(a.y, b.y)
+  data.load('cifar10', data_dir=folder)
+  assert [name for name, _ in calls] == ['mnist', 'cifar10']
+
+
+def test_other_folder_and_changed_folder_are_decoded_anew(prepared):
+  folder, calls = prepared
+  first = data.load('mnist', data_dir=folder)
+  folder = folder.rename(folder.with_name('moved'))
+  moved = data.load('mnist', data_dir=folder)
+  assert len(calls) == 2
+  assert (first.train.x != moved.train.x).any()
+  (folder / 'mnist/1.0.0/dataset_info.json').write_text('{ }')
+  data.load('mnist', data_dir=folder)
+  assert len(calls) == 3
+
+
+def test_default_folder_is_that_of_tfds(prepared, monkeypatch):
+  folder, calls = prepared
+  monkeypatch.setenv('TFDS_DATA_DIR', str(folder))
+  data.load('mnist')
+  assert calls == [('mnist', str(folder))]
+
+
+def test_failed_write_leaves_no_cache_behind(prepared, tmp_path, monkeypatch):
+  def fail(*_, **__):
+    raise OSError('disk full')
+  monkeypatch.setattr(np, 'savez', fail)
+  with pytest.raises(OSError, match='disk full'):
+    data.load('mnist', data_dir=prepared[0])
+  assert not list((tmp_path / 'cache').iterdir())
+
+
+def test_trucks_are_vehicles_in_both_parts(prepared):
+  train, test = data.load('cifar10_animal_vehicle', data_dir=prepared[0])
+  for part in (train, test):
+    original = np.arange(len(part)) % 10
+    expected = [c in ('0', '1', '8', '9') for c in map(str, original)]
+    np.testing.assert_array_equal(part.y, expected)
+    assert (part.num_classes, part.name) == (2, 'cifar10_animal_vehicle')
+
+
+def test_every_known_name_is_understood(prepared):
+  for name in data.known():
+    if name == 'digits' or name.startswith(('mnist', 'cifar10_')):
+      assert data.load(name, data_dir=prepared[0]).train.name == name
+  assert {'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100',
+          'svhn_cropped', 'mnist_odd_even', 'cifar10_animal_vehicle'
+          } == set(data.known())
+
+
+@pytest.mark.errors
+def test_unknown_name_lists_the_known_ones():
+  with pytest.raises(ValueError) as info:
+    data.load('minst')
+  assert all(name in str(info.value) for name in data.known())
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('name', 'message'), [
+    ('digits[]', 'must choose classes'),
+    ('digits[a]', 'must choose classes'),
+    ('digits[-1]', 'must choose classes'),
+    ('digits[3]', '`classes` must name two or more'),
+    ('digits[5:3]', '`classes` must name two or more'),
+    ('digits[3,3]', '`classes` must not repeat'),
+    ('digits[3,10]', r'`classes` must be in \[0, 10\)'),
+])
+def test_bad_choice_of_classes(name, message):
+  with pytest.raises(ValueError, match=message):
+    data.load(name)
+
+
+@pytest.mark.errors
+def test_missing_tfds_data_says_how_to_get_it(tmp_path):
+  with pytest.raises(ValueError, match="`data_dir`.*'svhn_cropped'.*tfds.load"):
+    data.load('svhn_cropped', data_dir=tmp_path)
+
+
+@pytest.mark.errors
+def test_failed_download_says_how_to_get_it(tmp_path, monkeypatch):
+  def builder(name, data_dir):
+    raise OSError('no network')
+  monkeypatch.setattr(
+      sources, '_import_tfds', lambda: types.SimpleNamespace(builder=builder))
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  with pytest.raises(ValueError, match=r'no network.*tfds.load'):
+    data.load('mnist')
+
+
+@pytest.mark.errors
+def test_missing_tensorflow_is_named(tmp_path, monkeypatch):
+  (tmp_path / 'mnist/3.0.1').mkdir(parents=True)
+  (tmp_path / 'mnist/3.0.1/dataset_info.json').write_text('{}')
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)
+  with pytest.raises(ImportError, match='pip install tensorflow'):
+    data.load('mnist', data_dir=tmp_path, cache_dir=tmp_path)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'y_test': None}, 'lacks y_test'),
+    ({'x_train': np.zeros((40, 8))}, r'`x_train` must have shape \(N, H, W, C'),
+    ({'x_train': np.zeros((40, 8, 8, 3), int)}, '`x_train` must be uint8'),
+    ({'x_train': np.full((40, 8, 8, 3), np.nan)}, '`x_train` must be finite'),
+    ({'x_test': np.full((20, 8, 8, 3), 255.0)}, r'`x_test`.*\[0, 1\].*255'),
+    ({'x_test': np.zeros((20, 8, 9, 3))}, r'`x_test`.*\(8, 9, 3\)'),
+    ({'x_test': np.zeros((0, 8, 8, 3), np.uint8)}, '`x_test` must not be emp'),
+    ({'y_train': np.arange(39) % 10}, 'same number of rows.*39'),
+    ({'y_train': np.arange(40) % 10 / 1.0}, '`y_train`.*integers.*float64'),
+    ({'y_train': np.arange(40) % 10 - 1}, '`y_train` must be in .*from -1'),
+    ({'y_train': np.arange(40) % 9 + (np.arange(40) % 9 > 3)},
+     r'`y_train` must have every class.*\[4\]'),
+    ({'y_test': np.arange(20)}, r'`y_test` must be in \[0, 10\)'),
+    ({'y_test': np.array([{}] * 20)}, '`name` must be a readable .npz'),
+])
+def test_malformed_npz(tmp_path, changes, message):
+  with pytest.raises(ValueError, match=message):
+    data.load(_write(tmp_path / 'a.npz', **changes))
+
+
+@pytest.mark.errors
+def test_unreadable_npz(tmp_path):
+  (tmp_path / 'a.npz').write_text('not an archive')
+  for path in (tmp_path / 'a.npz', tmp_path / 'absent.npz'):
+    with pytest.raises(ValueError, match='`name` must be a readable .npz'):
+      data.load(path)
