@@ -1,0 +1,206 @@
+r"""`serial`: a stack of covariance layers as a kernel function.
+
+Two passes. `tapes` runs once per input and keeps the variances that every
+layer needs of it; then each pair of inputs runs through all layers at once,
+so that an (H, W, H, W) map is alive for a few pairs only and never for the
+whole matrix. Vector networks start from one matrix product.
+
+Cost per pair: a few dozen flops a nonlinearity for vectors; for images that
+times H W, and times (H W)^2 up to the last pooling layer.
+"""
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsr import checks, types
+from dsr.kernels import inputs
+from dsr.kernels.layers import Layer, Pair
+
+# Map entries worked on at once: what fits a core's cache, or fills a device.
+_WORK = {'cpu': 2**18}
+_WORK_ACCELERATOR = 2**26
+
+
+def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
+  r"""The kernel of an infinitely wide network of `layers`.
+
+  Args:
+    *layers: values made by `layers.Dense` and its siblings, first layer first.
+    get: 'ntk' for \Theta, 'nngp' for the covariance k of the outputs.
+    name: for records; by default the list of the layers.
+
+  Returns:
+    A `KernelFn` on (N, H, W, C) images, or on (N, D) vectors if the first
+    layer takes vectors (`Flatten` takes both). Inputs are floating point, and
+    the kernel has their dtype. Input covariance: <x, x'> / D, or / C a pixel.
+
+  Raises:
+    ValueError: no layers; space needed after it was flattened, or left at the
+      end; a Dense layer on images; `get` unknown, or 'ntk' without weights.
+  """
+  spatial = _check_stack(layers)
+  checks.one_of('get', get, ('ntk', 'nngp'))
+  if get == 'ntk' and not any(
+      layer.name.startswith(('Dense', 'Conv')) for layer in layers):
+    raise ValueError("`get='ntk'` needs a layer with weights, got none.")
+  last_pool = max((i for i, l in enumerate(layers) if l.pools), default=-1)
+  joint_after = [i < last_pool for i in range(len(layers))]
+
+  def start(q1, q2, gap):
+    if gap.ndim == 4:
+      q1, q2 = q1[:, :, None, None], q2[None, None, :, :]
+    return Pair(gap, 0.5 * (q1 + q2) - gap, None)
+
+  def value(one, two, gap):
+    """The kernel of one pair from their tapes."""
+    pair = start(one[0], two[0], gap)
+    for layer, tape1, tape2, joint in zip(
+        layers, one[1], two[1], joint_after):
+      pair = layer.pair(tape1, tape2, pair, joint)
+    return getattr(pair, get)
+
+  def alone(q, gap):
+    """One input: (input variance, tapes), and its kernel with itself."""
+    pair, q_in, tapes = start(q, q, gap), q, []
+    for layer, joint in zip(layers, joint_after):
+      q, tape = layer.variance(q, pair.gap)
+      pair = layer.pair(tape, tape, pair, joint)
+      tapes.append(tape)
+    return (q_in, tuple(tapes)), getattr(pair, get)
+
+  if spatial:
+    make = _image_kernel(alone, value, joint=last_pool >= 0)
+  else:
+    make = _vector_kernel(alone, value)
+  cross, symmetric, diag = (jax.jit(f) for f in make)
+
+  def checked_cross(x1, x2):
+    _check_input('x1', x1, spatial)
+    checks.inputs('x2', x2, like=x1)
+    return cross(x1, x2)
+
+  def checked_symmetric(x):
+    _check_input('x1', x, spatial)
+    return symmetric(x)
+
+  def checked_diag(x):
+    _check_input('x', x, spatial)
+    return diag(x)
+
+  return types.KernelFn(
+      checked_cross, checked_symmetric, checked_diag,
+      name or f'{get}[{", ".join(layer.name for layer in layers)}]')
+
+
+def _vector_kernel(alone, value):
+  """(cross, symmetric, diag) on vectors: everything elementwise in (N, M)."""
+
+  def flat(x):
+    return x.reshape(x.shape[0], -1)
+
+  def stats(x):
+    q = inputs.mean_square(x)
+    return jax.vmap(alone)(q, jnp.zeros_like(q))
+
+  pairs = jax.vmap(jax.vmap(value, (None, 0, 0)), (0, None, 0))
+
+  def cross(x1, x2):
+    x1, x2 = flat(x1), flat(x2)
+    (one, _), (two, _) = stats(x1), stats(x2)
+    return inputs.on_half_distance(
+        lambda gap: pairs(one, two, gap), x1, x2)
+
+  def symmetric(x):
+    x = flat(x)
+    one, _ = stats(x)
+    return inputs.on_half_distance(lambda gap: pairs(one, one, gap), x)
+
+  def diag(x):
+    return stats(flat(x))[1]
+
+  return cross, symmetric, diag
+
+
+def _image_kernel(alone, value, joint):
+  """(cross, symmetric, diag) on images: pairs in blocks that fit the cache."""
+
+  def gap_of(image1, image2):
+    if joint:  # All pairs of positions: (H, W, H, W).
+      image1, image2 = image1[:, :, None, None], image2[None, None]
+    return 0.5 * jnp.mean((image1 - image2) ** 2, axis=-1)
+
+  def single(image):
+    return alone(inputs.mean_square(image), gap_of(image, image))
+
+  @jax.checkpoint
+  def entry(image1, one, image2, two):
+    return value(one, two, gap_of(image1, image2))
+
+  def block(x):
+    size = math.prod(x.shape[1:3]) ** (2 if joint else 1)
+    work = _WORK.get(jax.default_backend(), _WORK_ACCELERATOR)
+    return max(1, work // size)
+
+  def stats(x):
+    return jax.lax.map(single, x, batch_size=min(block(x), x.shape[0]))
+
+  def cross(x1, x2):
+    (one, _), (two, _) = stats(x1), stats(x2)
+    size = min(block(x1), x2.shape[0])
+
+    def row(left):
+      return jax.lax.map(lambda right: entry(*left, *right), (x2, two),
+                         batch_size=size)
+
+    return jax.lax.map(row, (x1, one))
+
+  def symmetric(x):
+    one, _ = stats(x)
+    n = x.shape[0]
+    rows, cols = np.triu_indices(n)
+
+    def pick(index):
+      return jax.tree.map(lambda a: a[index], (x, one))
+
+    upper = jax.lax.map(
+        lambda at: entry(*pick(at[0]), *pick(at[1])),
+        (jnp.asarray(rows), jnp.asarray(cols)),
+        batch_size=min(block(x), rows.size))
+    out = jnp.zeros((n, n), upper.dtype)
+    return out.at[rows, cols].set(upper).at[cols, rows].set(upper)
+
+  def diag(x):
+    return stats(x)[1]
+
+  return cross, symmetric, diag
+
+
+def _check_stack(layers) -> bool:
+  """Whether the stack takes images; raises where it does not fit together."""
+  if not layers:
+    raise ValueError('`layers` must hold at least one layer, got none.')
+  for layer in layers:
+    if not isinstance(layer, Layer):
+      raise ValueError(f'`layers` must be `Layer` values, got {layer!r}.')
+  known = [layer.spatial for layer in layers if layer.spatial is not None]
+  space = bool(known) and known[0] and layers[0].name != 'Flatten'
+  spatial = space
+  for layer in layers:
+    if layer.spatial and not space:
+      raise ValueError(f'`{layer.name}` needs images, but space was flattened.')
+    if layer.spatial is False and space:
+      raise ValueError(f'`{layer.name}` needs vectors: add `Flatten()` before.')
+    if layer.name in ('Flatten', 'GlobalAvgPool'):
+      space = False
+  if space:
+    raise ValueError('The last layer leaves space: add `Flatten()`.')
+  return spatial
+
+
+def _check_input(name, x, spatial):
+  if spatial:
+    checks.images(name, x)
+  else:
+    checks.inputs(name, x)
