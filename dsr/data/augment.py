@@ -66,7 +66,7 @@ def crop_pad(max_pixels: int) -> Augmentation:
 
 def rotate(max_degrees: float, *, fill=0.0) -> Augmentation:
   """Turns about the centre, angle uniform in [-max, max] degrees; bilinear."""
-  checks.within('max_degrees', max_degrees, 0, 180)
+  checks.within('max_degrees', max_degrees, 0.0, 180.0)
   bound = np.deg2rad(max_degrees)
 
   def augment(key, x):
@@ -82,7 +82,7 @@ def rotate(max_degrees: float, *, fill=0.0) -> Augmentation:
 
 def scale(max_factor: float, *, fill=0.0) -> Augmentation:
   """Zooms about the centre by 1/max to max, log-uniform; bilinear."""
-  checks.within('max_factor', max_factor, 1, 10)
+  checks.within('max_factor', max_factor, 1.0, 10.0)
   bound = np.log(max_factor)
 
   def augment(key, x):

@@ -138,7 +138,7 @@ def split(
   """
   total = len(dataset)
   if isinstance(fraction_or_count, float):
-    checks.within('fraction_or_count', fraction_or_count, 0, 1)
+    checks.within('fraction_or_count', fraction_or_count, 0.0, 1.0)
     size = round(fraction_or_count * total)
   else:
     checks.at_least('fraction_or_count', fraction_or_count, 1)

@@ -143,8 +143,8 @@ def test_unknown_parts_are_named(name):
 
 @pytest.mark.errors
 @pytest.mark.parametrize(('name', 'fill', 'message'), [
-    ('rotate200', 0, r'`max_degrees` must be in \[0, 180\]'),
-    ('scale0.5', 0, r'`max_factor` must be in \[1, 10\]'),
+    ('rotate200', 0, r'`max_degrees` must be in \[0.0, 180.0\]'),
+    ('scale0.5', 0, r'`max_factor` must be in \[1.0, 10.0\]'),
     ('crop_pad5', 0, r'`max_pixels` must be below.*5 for \(6, 5\)'),
     ('shift1', np.zeros(3), r'`fill` must be a number, 2 numbers'),
 ])
