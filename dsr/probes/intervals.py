@@ -4,9 +4,9 @@ Which to take: an accuracy on n test examples, `wilson`; a mean over seeds,
 `mean_t`; any other statistic of independent values, `bootstrap`. An interval
 over test examples says nothing about other seeds, nor the reverse.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import warnings
 
 import jax
@@ -56,7 +56,7 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
   return Interval(p, float(low), float(high))
 
 
-def mean_t(values: Sequence[float], *, level: float = 0.95) -> Interval:
+def mean_t(values: Any, *, level: float = 0.95) -> Interval:
   r"""Student's t interval for the mean of independent runs, e.g. over seeds.
 
   m +- t_{R-1} s / sqrt(R), with s^2 = sum (v - m)^2 / (R - 1).
@@ -76,7 +76,7 @@ def mean_t(values: Sequence[float], *, level: float = 0.95) -> Interval:
 
 
 def bootstrap(
-    key: Key[Array, ''], values: Sequence[float],
+    key: Key[Array, ''], values: Any,
     statistic: Callable = np.mean, *, level: float = 0.95,
     num_resamples: int = 9999, method: str = 'bca') -> Interval:
   """Bootstrap interval of any statistic of independent values.

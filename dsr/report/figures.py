@@ -7,6 +7,7 @@ used without pyplot, on the Agg canvas: no window, no global state. Images are
 from collections.abc import Mapping, Sequence
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
 
 
 def image_grid(
-    path: str | os.PathLike, images, row_labels: Sequence[str] | None = None, *,
+    path: str | os.PathLike, images, row_labels: Sequence[Any] | None = None, *,
     title: str = '', rescale: bool = False) -> pathlib.Path:
   """Draws images in rows by class, each pixel a crisp square.
 
@@ -46,8 +47,8 @@ def image_grid(
 
 
 def side_by_side(
-    path: str | os.PathLike, grids: Mapping[str, np.ndarray],
-    row_labels: Sequence[str] | None = None, *,
+    path: str | os.PathLike, grids: Mapping[str, Any],
+    row_labels: Sequence[Any] | None = None, *,
     title: str = '', rescale: bool = False) -> pathlib.Path:
   """Image grids of the same rows beside each other, each under its name.
 

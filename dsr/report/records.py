@@ -58,9 +58,9 @@ def write(
     arrays: Mapping[str, Any] | None = None,
     name: str = 'record',
     arrays_name: str = 'distilled',
-    seeds: Mapping[str, int] | None = None,
-    wall_time: float | None = None,
-    claimed: Mapping[str, float] | None = None,
+    seeds: Mapping[str, Any] | None = None,
+    wall_time: float | int | None = None,
+    claimed: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
   """Writes `name`.json and, given `arrays`, `arrays_name`.npz in `workdir`.
