@@ -30,6 +30,13 @@ def images(
         f'expected {tuple(shape)}.')
 
 
+def square(name: str, x: Any) -> None:
+  """`x` is a non-empty floating (N, N) array."""
+  _floating(name, x, rank=2, letters='(N, N)')
+  if x.shape[0] != x.shape[1]:
+    raise ValueError(f'`{name}` must have shape (N, N), got {tuple(x.shape)}.')
+
+
 def inputs(name: str, x: Any, *, like: Any = None) -> None:
   """`x` is a non-empty floating array of examples shaped as in `like`."""
   _floating(name, x, rank=None, letters='(N, ...)')
@@ -62,6 +69,14 @@ def targets(name: str, y: Any, *, rows: int) -> None:
     raise ValueError(f'`{name}` has {y.shape[0]} rows, expected {rows}.')
 
 
+def class_indices(name: str, y: Any) -> None:
+  """`y` is an (N,) integer array."""
+  if len(y.shape) != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
+    raise ValueError(
+        f'`{name}` must be a vector of integers, got {y.dtype} '
+        f'{tuple(y.shape)}.')
+
+
 def same_rows(**arrays: Any) -> None:
   """All `arrays` have the same number of rows."""
   rows = {name: a.shape[0] for name, a in arrays.items()}
@@ -83,7 +98,8 @@ def non_negative(name: str, value: Any) -> None:
         f'`{name}` must be finite and not negative, got {value!r}.')
 
 
-def within(name: str, value: Any, low: float, high: float) -> None:
+def within(
+    name: str, value: Any, low: int | float, high: int | float) -> None:
   """`value` is a number in [low, high]."""
   if not _is_number(value) or not low <= value <= high:
     raise ValueError(f'`{name}` must be in [{low}, {high}], got {value!r}.')
@@ -114,9 +130,7 @@ def finite(name: str, x: Any) -> None:
 def labels(name: str, y: Any, num_classes: int) -> None:
   """Host only: `y` is (N,) integers in [0, num_classes)."""
   y = np.asarray(y)
-  if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-    raise ValueError(
-        f'`{name}` must be a vector of integers, got {y.dtype} {y.shape}.')
+  class_indices(name, y)
   if y.size and not (0 <= y.min() and y.max() < num_classes):
     raise ValueError(
         f'`{name}` must be in [0, {num_classes}), '

@@ -20,7 +20,9 @@ KERNEL_RTOL = {'float32': 1e-5, 'float64': 1e-12}
 
 def solve_dtype(dtype) -> jnp.dtype:
   """float64 where x64 is enabled, else `dtype`: for n x n factorisations."""
-  return jnp.promote_types(dtype, float) if jax.config.jax_enable_x64 else dtype
+  if not jax.config.jax_enable_x64:
+    return dtype
+  return jnp.promote_types(dtype, jnp.float64)
 
 
 def safe_sqrt(x: Float[Array, '...']) -> Float[Array, '...']:

@@ -1,0 +1,24 @@
+"""Ridge systems (K + shift I) A = Y: factorise once, solve many."""
+from dsr.linalg.cg import conjugate_gradient
+from dsr.linalg.direct import (
+    RESIDUAL_LIMIT,
+    Factor,
+    diag_inverse,
+    factorise,
+    log_det,
+    residual_info,
+    solve,
+    with_ridge,
+)
+from dsr.linalg.info import Info, raise_if_failed
+from dsr.linalg.preconditioners import (
+    LowRank,
+    nystrom,
+    pivoted_cholesky,
+    woodbury,
+)
+
+__all__ = ['RESIDUAL_LIMIT', 'Factor', 'Info', 'LowRank',
+           'conjugate_gradient', 'diag_inverse', 'factorise', 'log_det',
+           'nystrom', 'pivoted_cholesky', 'raise_if_failed', 'residual_info',
+           'solve', 'with_ridge', 'woodbury']
