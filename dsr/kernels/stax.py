@@ -142,5 +142,6 @@ def _without_tensorflow():
   finally:
     if put:
       del sys.modules[name]
-      if _PACKAGE in sys.modules:
-        del sys.modules[_PACKAGE].experimental
+      package = sys.modules.get(_PACKAGE)
+      if getattr(package, 'experimental', None) is empty:
+        del package.experimental
