@@ -100,7 +100,8 @@ def nystrom(
   return LowRank(basis, values, values[-1])
 
 
-def woodbury(low_rank: LowRank, shift: Float[Array, '']) -> Callable:
+def woodbury(
+    low_rank: LowRank, shift: float | Float[Array, '']) -> Callable:
   r"""P^-1 of the preconditioner for K + \mu I, as a function of (N, C).
 
   P^-1 = U (f + \mu)/(S + \mu) U^T + (I - U U^T), f being the floor: by
