@@ -1,0 +1,251 @@
+"""Finite networks against NumPy, lax.conv and Flax's own layers."""
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsr import nets
+from dsr.nets import convnet, mlp
+
+RTOL = {'float32': 2e-5, 'float64': 1e-12}
+both_dtypes = pytest.mark.parametrize('dtype', ['float32', 'float64'])
+
+
+def _random(*shape, dtype='float64', seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def _close(got, want, dtype):
+  assert got.dtype == dtype
+  scale = np.abs(want).max()
+  np.testing.assert_allclose(got, want, rtol=0, atol=RTOL[dtype] * scale)
+
+
+def _params(module, x, key):
+  """Random parameters: biases and scales start as constants, and hide swaps."""
+  leaves, treedef = jax.tree.flatten(
+      jax.eval_shape(module.init, key, x)['params'])
+  return jax.tree.unflatten(treedef, [
+      _random(*a.shape, dtype=a.dtype, seed=i) for i, a in enumerate(leaves)])
+
+
+def _numpy_conv(x, kernel):
+  num, height, width, _ = x.shape
+  padded = np.zeros((num, height + 2, width + 2, x.shape[3]))
+  padded[:, 1:-1, 1:-1] = x
+  out = np.zeros((num, height, width, kernel.shape[3]))
+  for i in range(height):
+    for j in range(width):
+      out[:, i, j] = np.einsum(
+          'nabc,abco->no', padded[:, i:i + 3, j:j + 3], kernel)
+  return out
+
+
+def _numpy_pool(x):
+  out = np.zeros((x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]))
+  for i in range(out.shape[1]):
+    for j in range(out.shape[2]):
+      out[:, i, j] = x[:, 2 * i:2 * i + 2, 2 * j:2 * j + 2].mean((1, 2))
+  return out
+
+
+def _numpy_norm(x, scale, bias):
+  mean, std = x.mean((1, 2), keepdims=True), x.std((1, 2), keepdims=True)
+  return (x - mean) / np.sqrt(std**2 + 1e-5) * scale + bias
+
+
+@both_dtypes
+@pytest.mark.parametrize(('height', 'width'), [(4, 4), (5, 3), (1, 2)])
+def test_conv3x3_equals_numpy(dtype, height, width):
+  x = _random(2, height, width, 3, dtype=dtype)
+  kernel = _random(3, 3, 3, 5, dtype=dtype, seed=1)
+  got = convnet.conv3x3(jnp.asarray(x), jnp.asarray(kernel))
+  _close(got, _numpy_conv(x, kernel), dtype)
+
+
+def test_conv3x3_and_its_gradients_equal_lax_conv():
+  x, kernel = _random(2, 5, 4, 3), _random(3, 3, 3, 2, seed=1)
+  weights = _random(2, 5, 4, 2, seed=2)
+
+  def reference(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+  got, got_vjp = jax.vjp(convnet.conv3x3, jnp.asarray(x), jnp.asarray(kernel))
+  want, want_vjp = jax.vjp(reference, jnp.asarray(x), jnp.asarray(kernel))
+  np.testing.assert_allclose(got, want, atol=1e-12)
+  for a, b in zip(got_vjp(weights), want_vjp(weights)):
+    np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@both_dtypes
+@pytest.mark.parametrize(('height', 'width'), [(4, 6), (5, 7), (3, 2)])
+def test_pool_equals_numpy_and_drops_odd_edges(dtype, height, width):
+  x = _random(2, height, width, 3, dtype=dtype)
+  _close(convnet.avg_pool2x2(jnp.asarray(x)), _numpy_pool(x), dtype)
+
+
+@both_dtypes
+def test_instance_norm_equals_numpy(dtype, key):
+  x = _random(3, 4, 5, 2, dtype=dtype)
+  scale, bias = np.array([2.0, -1.0], dtype), np.array([0.5, 3.0], dtype)
+  got = convnet.InstanceNorm().apply(
+      {'params': {'scale': scale, 'bias': bias}}, jnp.asarray(x))
+  _close(got, _numpy_norm(x, scale, bias), dtype)
+  flax_norm = nn.GroupNorm(num_groups=None, group_size=1, epsilon=1e-5)
+  params = flax_norm.init(key, jnp.asarray(x))
+  ours = convnet.InstanceNorm().init_with_output(key, jnp.asarray(x))[0]
+  np.testing.assert_allclose(
+      ours, flax_norm.apply(params, jnp.asarray(x)), atol=1e-5)
+
+
+def test_instance_norm_survives_a_bright_flat_channel():
+  # E[x^2] - E[x]^2 has no correct digit here in float32.
+  noise = _random(1, 8, 8, 1, dtype='float32')
+  x = np.float32(1e4) + noise
+  got = convnet.InstanceNorm().apply(
+      {'params': {'scale': np.ones(1, 'f'), 'bias': np.zeros(1, 'f')}},
+      jnp.asarray(x))
+  want = _numpy_norm(x.astype('float64'), 1, 0)
+  np.testing.assert_allclose(got, want, atol=5e-3)
+
+
+@pytest.mark.parametrize(('norm', 'dtype'), [
+    ('instance', 'float32'), ('instance', 'float64'), ('none', 'float32')])
+def test_convnet_equals_numpy(dtype, norm, key):
+  module = nets.ConvNet(num_outputs=4, depth=2, width=6, norm=norm)
+  x = jnp.asarray(_random(3, 9, 8, 2, dtype=dtype))
+  params = _params(module, x, key)
+  out = np.asarray(x, 'float64')
+  for i in range(2):
+    conv = params[f'conv_{i}']
+    out = _numpy_conv(out, conv['kernel'])
+    if norm == 'instance':
+      assert 'bias' not in conv
+      out = _numpy_norm(out, **params[f'norm_{i}'])
+    else:
+      out = out + conv['bias']
+    out = _numpy_pool(np.maximum(out, 0))
+  want = out.reshape(3, -1) @ params['readout']['kernel']
+  _close(jax.jit(module.apply)({'params': params}, x),
+         want + params['readout']['bias'], dtype)
+
+
+@pytest.mark.parametrize(('shape', 'features'), [
+    ((8, 8, 1), 1), ((28, 28, 1), 9), ((32, 32, 3), 16)])
+def test_convnet3_has_the_sizes_of_the_family(shape, features, key):
+  module = nets.build('convnet3', 10)
+  x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+  out, variables = jax.eval_shape(module.init_with_output, key, x)
+  params = variables['params']
+  assert out.shape == (2, 10)
+  assert out.dtype == jnp.float32
+  assert params['readout']['kernel'].shape == (128 * features, 10)
+  assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+  count = sum(a.size for a in jax.tree.leaves(params))
+  assert count == (9 * 128 * (shape[2] + 256) + 3 * 256
+                   + 1280 * features + 10)
+
+
+@both_dtypes
+@pytest.mark.parametrize('use_bias', [True, False])
+@pytest.mark.parametrize('parameterisation', mlp.PARAMETERISATIONS)
+def test_mlp_equals_numpy(dtype, use_bias, parameterisation, key):
+  module = nets.MLP(3, (7, 5), parameterisation, w_std=1.5, b_std=0.3,
+                    use_bias=use_bias)
+  x = jnp.asarray(_random(4, 3, 2, 1, dtype=dtype))
+  params = _params(module, x, key)
+  out = np.asarray(x, 'float64').reshape(4, -1)
+  for name in ('hidden_0', 'hidden_1', 'readout'):
+    ntk = parameterisation == 'ntk'
+    scale = 1.5 / np.sqrt(out.shape[1]) if ntk else 1
+    out = out @ np.asarray(params[name]['kernel'], 'float64') * scale
+    assert ('bias' in params[name]) == use_bias
+    if use_bias:
+      out = out + np.asarray(params[name]['bias']) * (0.3 if ntk else 1)
+    out = np.maximum(out, 0) if name != 'readout' else out
+  _close(jax.jit(module.apply)({'params': params}, x), out, dtype)
+
+
+@pytest.mark.parametrize('parameterisation', mlp.PARAMETERISATIONS)
+def test_mlp_starts_with_the_stated_deviations(parameterisation, key):
+  module = nets.MLP(200, (400,), parameterisation, w_std=1.5, b_std=0.3)
+  params = jax.jit(module.init)(key, jnp.zeros((1, 300)))['params']
+  ntk = parameterisation == 'ntk'
+  for name, fan_in in (('hidden_0', 300), ('readout', 400)):
+    kernel, bias = params[name]['kernel'], params[name]['bias']
+    for leaf, want in ((kernel, 1.0 if ntk else 1.5 / np.sqrt(fan_in)),
+                       (bias, 1.0 if ntk else 0.3)):
+      error = 4 / np.sqrt(2 * leaf.size)  # Four standard errors of a deviation.
+      assert float(leaf.std()) == pytest.approx(want, rel=error)
+
+
+def test_standard_mlp_starts_as_flax_does(key):
+  class Reference(nn.Module):
+
+    @nn.compact
+    def __call__(self, x):
+      x = nn.relu(nn.Dense(6, param_dtype=x.dtype, name='hidden_0')(x))
+      return nn.Dense(3, param_dtype=x.dtype, name='readout')(x)
+
+  x = jnp.asarray(_random(2, 5))
+  ours = jax.jit(nets.MLP(3, (6,)).init)(key, x)
+  theirs = jax.jit(Reference().init)(key, x)
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_ntk_mlp_without_bias_deviation_has_no_biases(key):
+  module = nets.MLP(3, (4,), 'ntk')
+  params = jax.eval_shape(module.init, key, jnp.zeros((1, 5)))['params']
+  assert all(set(layer) == {'kernel'} for layer in params.values())
+
+
+def test_mlp_without_biases_is_homogeneous(key):
+  module = nets.MLP(2, (8, 8), use_bias=False)
+  x = jnp.asarray(_random(3, 4))
+  params = module.init(key, x)
+  np.testing.assert_allclose(
+      module.apply(params, 2.5 * x), 2.5 * module.apply(params, x), rtol=1e-12)
+
+
+def test_equal_networks_hash_alike_so_that_jit_caches():
+  assert hash(nets.MLP(3, [4, 5])) == hash(nets.MLP(3, (4, 5)))
+  assert nets.build('convnet3', 10) == nets.build('convnet3', 10)
+
+
+def test_every_registered_network_maps_digits_to_outputs(key):
+  for name in nets.NAMES:
+    module = nets.build(name, 3)
+    x = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+    out, _ = jax.eval_shape(module.init_with_output, key, x)
+    assert out.shape == (2, 3), name
+
+
+def test_build_takes_overrides():
+  assert nets.build('convnet3', 2, width=32).width == 32
+  assert nets.build('mlp', 2, widths=(7,)).widths == (7,)
+
+
+@pytest.mark.errors
+def test_bad_networks_are_refused(key):
+  with pytest.raises(ValueError, match='one of mlp, convnet3; got .resnet'):
+    nets.build('resnet', 10)
+  with pytest.raises(ValueError, match='`option of mlp` .* widths; got .depth'):
+    nets.build('mlp', 10, depth=3)
+  with pytest.raises(ValueError, match='`num_outputs` .* at least 1, got 0'):
+    nets.build('convnet3', 0)
+  with pytest.raises(ValueError, match='`widths` .* at least 1, got 0'):
+    nets.MLP(10, (4, 0))
+  with pytest.raises(ValueError, match='`parameterisation` .* got .mup'):
+    nets.MLP(10, parameterisation='mup')
+  with pytest.raises(ValueError, match='`w_std` must be positive'):
+    nets.MLP(10, w_std=0.0)
+  with pytest.raises(ValueError, match='`norm` must be one of instance, none'):
+    nets.ConvNet(10, norm='batch')
+  with pytest.raises(ValueError, match='4 x 9 pixels.*depth 3.*at least 8'):
+    nets.build('convnet3', 10).init(key, jnp.zeros((1, 4, 9, 1)))
+  with pytest.raises(ValueError, match=r'`x` must have shape \(N, H, W, C\)'):
+    nets.build('convnet3', 10).init(key, jnp.zeros((1, 64)))
+  with pytest.raises(ValueError, match='`x` must be floating point, got int'):
+    nets.build('mlp', 10).init(key, jnp.zeros((1, 64), int))
