@@ -1,0 +1,16 @@
+"""Kernels: infinite-width layers, empirical NTKs, and their large matrices."""
+from dsr.kernels.architectures import by_name, convnet, fcn, myrtle
+from dsr.kernels.gram import gram
+from dsr.kernels.layers import (
+    AvgPool,
+    Conv,
+    Dense,
+    Erf,
+    Flatten,
+    GlobalAvgPool,
+    Relu,
+)
+from dsr.kernels.network import serial
+
+__all__ = ['AvgPool', 'Conv', 'Dense', 'Erf', 'Flatten', 'GlobalAvgPool',
+           'Relu', 'by_name', 'convnet', 'fcn', 'gram', 'myrtle', 'serial']

@@ -40,15 +40,15 @@ def on_half_distance(
   symmetric = x2 is None
   x2 = x1 if symmetric else x2
   square1, square2 = mean_square(x1), mean_square(x2)
-  # The factor goes into one small operand: no pass over the product for it.
-  product = numerics.matmul(x1, (x2 * (1 / x1.shape[1])).T)
+  product = numerics.matmul(x1, x2.T)
+  scale = 1 / x1.shape[1]
   threshold = _CLOSE[x1.dtype.name]
 
   def mean():
     return 0.5 * (square1[:, None] + square2[None, :])
 
   def excess(product):  # Negative for close pairs.
-    slack = (1 - threshold) * mean() - product
+    slack = (1 - threshold) * mean() - scale * product
     return jnp.where(_eye(slack), 1, slack) if symmetric else slack
 
   def finish(gap):
@@ -56,13 +56,13 @@ def on_half_distance(
 
   @jax.checkpoint
   def mended(product, x1, x2):
-    gap, close = mean() - product, excess(product) < 0
+    gap, close = mean() - scale * product, excess(product) < 0
     few = jnp.sum(close, dtype=jnp.int32) <= sum(close.shape)
     return finish(jax.lax.cond(few, _mend_few, _mend_all, gap, close, x1, x2))
 
   def plain(product, x1, x2):
     del x1, x2
-    return finish(mean() - product)
+    return finish(mean() - scale * product)
 
   return jax.lax.cond(
       jnp.min(excess(product)) < 0, mended, plain, product, x1, x2)
