@@ -136,7 +136,7 @@ def make_optimizer(
 
 
 def init_networks(
-    key: Key[Array, ''], module: nn.Module, x: Float[Array, 'N ...'], *,
+    key: Key[Array, ''], module: nn.Module, x: Float[Any, 'N ...'], *,
     num_networks: int) -> PyTree:
   """theta_0 of R networks, stacked: what `fit_networks` starts from.
 
@@ -175,7 +175,7 @@ def gradient_descent(
       of B; the last one is filled up from the start of the order. None, or at
       least N, trains on everything at each step, in the given order.
     loss: one of `LOSSES`.
-    augment: (key, x (B, ...)) -> x (B, ...), drawn anew at every step.
+    augment: (key, x (B, ...)) -> x (B, ...), hashable; drawn anew each step.
 
   Returns:
     init: (key, data: Examples) -> State.

@@ -141,7 +141,8 @@ def test_every_epoch_visits_every_row_in_a_new_order(num, size, key):
 def test_sets_within_one_batch_keep_their_order(key):
   solver = train.gradient_descent(nets.MLP(3, (4,)), optax.sgd(0.1),
                                   batch_size=12)
-  assert solver.init(key, _examples()).order is None
+  data = jax.tree.map(jnp.asarray, _examples())
+  assert solver.init(key, data).order is None
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
@@ -222,7 +223,7 @@ def test_digits_are_learned(name, options, protocol, digits, key):
 
 def test_tiles_do_not_change_predictions(key):
   module = nets.MLP(3, (8,))
-  x = _examples(num=10).x
+  x = jnp.asarray(_examples(num=10).x)
   params = train.init_networks(key, module, x, num_networks=2)
   trained = train.Trained(module, params, None)
   alone = [jax.tree.map(lambda a, r=r: a[r], params) for r in range(2)]

@@ -3,6 +3,7 @@ r"""Fully connected ReLU networks of finite width.
 Axes: N examples, D_l inputs of layer l, C outputs. Parameters take the dtype
 of the input that initialises them, so float32 stays float32 under x64.
 """
+from collections.abc import Sequence
 import math
 
 from flax import linen as nn
@@ -66,7 +67,7 @@ class MLP(nn.Module):
   """
 
   num_outputs: int
-  widths: tuple[int, ...] = (1024, 1024)
+  widths: Sequence[int] = (1024, 1024)
   parameterisation: str = 'standard'
   w_std: float = 1.0
   b_std: float = 0.0
