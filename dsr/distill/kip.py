@@ -82,7 +82,8 @@ def kip(
   def init(key: Key[Array, ''], start: Support) -> State:
     start = support_lib.support(*start)
     log_temperature = jnp.zeros((), start.x.dtype)
-    opt_state = optimizer.init((_free(start), log_temperature))
+    opt_state = optimizer.init(
+        (start._replace(frozen=None), log_temperature))
     return State(start, log_temperature, opt_state, key)
 
   def loss_fn(params, batch: Examples):
@@ -99,17 +100,13 @@ def kip(
     batch = targets.batch(key_batch, data, batch_size)
     if augment is not None:
       batch = batch._replace(x=augment(key_augment, batch.x))
-    params = _free(state.support), state.log_temperature
+    params = state.support._replace(frozen=None), state.log_temperature
     value, (gradient, slope) = jax.value_and_grad(loss_fn)(params, batch)
     gradient = support_lib.learned(state.support, gradient, learn_labels)
     updates, opt_state = optimizer.update(
         (gradient, slope), state.opt_state, params)
     moved, log_temperature = optax.apply_updates(params, updates)
-    # Weight decay would move what has no gradient: put that back.
-    moved = Support(
-        moved.x if state.support.frozen is None
-        else jnp.where(state.support.frozen, state.support.x, moved.x),
-        moved.y if learn_labels else state.support.y, state.support.frozen)
+    moved = support_lib.restore(state.support, moved, learn_labels)
     finite = jnp.isfinite(value) & jnp.isfinite(moved.x).all()
     return State(moved, log_temperature, opt_state, key), Info(value, finite)
 
@@ -133,6 +130,3 @@ def batch_loss(
   label = jnp.argmax(y, axis=-1)[:, None]
   return -jnp.mean(jnp.take_along_axis(log_p, label, axis=-1))
 
-
-def _free(start: Support) -> Support:
-  return start._replace(frozen=None)

@@ -84,6 +84,14 @@ def learned(state: Support, gradient: Support, labels: bool) -> Support:
   return Support(x, y, None)
 
 
+def restore(state: Support, moved: Support, labels: bool) -> Support:
+  """`moved` with what is not learned put back; weight decay moves that too."""
+  x = moved.x
+  if state.frozen is not None:
+    x = jnp.where(state.frozen, state.x, x)
+  return Support(x, moved.y if labels else state.y, state.frozen)
+
+
 def closeness(
     x: Float[Array, 'S ...'], data: Float[Array, 'B ...'], distance: float
 ) -> Float[Array, '']:

@@ -1,0 +1,324 @@
+r"""Distils a dataset and says what the result is worth.
+
+  python -m experiments.distill --dataset=mnist --data_dir=$TFDS_DATA_DIR \
+    --method=kip --kernel=fcn1 --images_per_class=10 --workdir=out/kip
+
+Writes to the workdir: `distilled.npz` (pixels, inputs, targets, labels),
+`images.png` (pixel space, rows by class), `curve.png`, `record.json`. Stopped
+by Ctrl-C it writes what it has; called again it goes on from its checkpoint.
+README.md has a table of commands with device, time and numbers to expect.
+"""
+import dataclasses
+import pathlib
+import time
+from typing import Any, Literal, NamedTuple
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dsr import checks, data as data_lib, kernels, krr, loop, nets, train
+from dsr.distill import kip, label_solve, rkip, support as support_lib, targets
+from dsr.probes import intervals
+from dsr.report import figures, records
+from dsr.types import Dataset, Examples, KernelFn, Status
+from experiments import launch
+
+# Test accuracy of the best KIP-FC row of arXiv:2107.13034, by images per class.
+CLAIMED = {
+    'mnist': {1: 0.855, 10: 0.972, 50: 0.984},
+    'cifar10': {1: 0.405, 10: 0.531, 50: 0.586},
+}
+_VALIDATION = 5000  # At most so many validation examples.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Distils a dataset and evaluates the result."""
+
+  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  data_dir: str | None = None  # Folder of prepared TFDS datasets.
+  method: Literal['kip', 'rkip', 'label_solve', 'random'] = 'kip'
+  images_per_class: int = 10  # Size of the distilled set.
+  kernel: str = 'fcn1'  # fcn2, convnet3, convnet3_nopool, myrtle5, ...
+  transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
+  max_train: int = 0  # Training examples used, balanced; 0 means all.
+  init: Literal['real', 'noise'] = 'real'  # What the images start from.
+  learn_labels: bool = False  # Whether the labels are learned too (kip, rkip).
+  loss: Literal['mse', 'cross_entropy'] = 'mse'  # Of kip.
+  augment: str = 'none'  # Of kip's batches: flip, shift2, rotate10; or a+b.
+  corruption: float = 0.0  # Share of pixels frozen to noise (kip, rkip).
+  min_distance: float = 0.0  # Least RMS difference to training images (kip).
+  ridge: float = 1e-6  # Relative to tr(K)/n.
+  steps: int = 1000  # Of the optimizer.
+  learning_rate: float = 0.04  # Of Adam.
+  schedule: Literal['constant', 'cosine'] = 'constant'  # cosine: to 2 %.
+  batch_size: int = 5000  # Training examples a step (kip); 0 means all.
+  eval_every: int = 100  # Steps between two looks at the validation split.
+  keep: Literal['best', 'last'] = 'best'  # By accuracy on validation.
+  validation: float = 0.1  # Share of the training set, at most 5000 examples.
+  networks: str = 'mlp,convnet3'  # Trained on the result; '' for none.
+  num_networks: int = 5  # Random starts of each.
+  network_epochs: int = 1000  # Of Adam at 3e-4 on the distilled set.
+  seed: int = 0
+  workdir: str = 'out/distill'  # Where the results go.
+
+
+class Problem(NamedTuple):
+  """The data as solvers see them: transformed, with encoded labels."""
+
+  train: Dataset
+  test: Dataset
+  validation: Dataset
+  transform: data_lib.Transform
+  start: Dataset  # The random subset: init, and the baseline.
+
+  def inputs(self, dataset: Dataset) -> jax.Array:
+    """`dataset.x` after the transform, on the device."""
+    return jnp.asarray(data_lib.map_host(self.transform.apply, dataset.x))
+
+  def examples(self, dataset: Dataset) -> Examples:
+    """Inputs and encoded targets."""
+    style = 'sign' if dataset.num_classes == 2 else 'centred'
+    y = data_lib.encode(dataset.y, dataset.num_classes, style=style)
+    return Examples(self.inputs(dataset), jnp.asarray(y))
+
+
+class Learned(NamedTuple):
+  """What a method hands back."""
+
+  examples: Examples
+  steps: np.ndarray  # At which the validation accuracy was taken.
+  accuracy: np.ndarray
+  loss: np.ndarray  # Of every step.
+  status: Status
+
+
+def run(config: Config) -> dict[str, Any]:
+  """Everything but flags; returns the metrics of the record."""
+  began = time.monotonic()
+  _check(config)
+  kernel_fn = kernels.by_name(config.kernel)
+  problem = _prepare(config)
+  baseline = problem.examples(problem.start)
+  learned = _METHODS[config.method](config, kernel_fn, problem, baseline)
+  metrics = {
+      'krr_accuracy': krr_accuracy(
+          kernel_fn, learned.examples, problem, config.ridge),
+      'krr_accuracy_start': krr_accuracy(
+          kernel_fn, baseline, problem, config.ridge),
+      **_network_accuracies(config, learned.examples, problem)}
+  _write(config, problem, learned, metrics, time.monotonic() - began)
+  for name, value in metrics.items():
+    logging.info('%s = %.2f %% [%.2f, %.2f]', name,
+                 *(100 * v for v in (value.value, value.low, value.high)))
+  return metrics
+
+
+def krr_accuracy(kernel_fn: KernelFn, support: Examples, problem: Problem,
+                 ridge: float) -> intervals.Interval:
+  """Test accuracy of ridge regression on `support`, with a Wilson interval."""
+  right = _accuracy(kernel_fn, support, problem.inputs(problem.test),
+                    problem.test.y, ridge)
+  return intervals.wilson(round(right * len(problem.test)), len(problem.test))
+
+
+def _accuracy(kernel_fn, support, x, y, ridge) -> float:
+  predict = krr.fit(kernel_fn, support, ridge=ridge)
+  outputs = krr.predict_in_tiles(predict, x, tile=2500)
+  return float(krr.accuracy(outputs, y))
+
+
+def _check(config: Config) -> None:
+  """What can be seen to be wrong before any data is read."""
+  checks.at_least('images_per_class', config.images_per_class, 1)
+  checks.at_least('max_train', config.max_train, 0)
+  checks.at_least('steps', config.steps, 1)
+  checks.at_least('eval_every', config.eval_every, 1)
+  checks.at_least('network_epochs', config.network_epochs, 1)
+  checks.at_least('num_networks', config.num_networks, 2)  # For an interval.
+  checks.positive('learning_rate', config.learning_rate)
+  checks.positive('ridge', config.ridge)
+  checks.within('corruption', config.corruption, 0, 1)
+  checks.within('validation', config.validation, 0, 0.9)
+  if config.keep == 'best' and not config.validation:
+    raise ValueError('`keep=best` needs `validation` above 0, got 0.')
+  for name in _names(config.networks):
+    checks.one_of('networks', name, nets.NAMES)
+  data_lib.augment.by_name(config.augment)
+  kernels.by_name(config.kernel)
+
+
+def _names(flag: str) -> list[str]:
+  return [name for name in flag.split(',') if name]
+
+
+def _prepare(config: Config) -> Problem:
+  splits = data_lib.load(
+      config.dataset, data_dir=config.data_dir, seed=config.seed)
+  key_limit, key_split, key_start = jax.random.split(
+      jax.random.key(config.seed), 3)
+  rest = splits.train
+  if config.max_train:
+    rest = data_lib.balanced_subset(
+        key_limit, rest, config.max_train // rest.num_classes)
+  size = min(_VALIDATION, round(config.validation * len(rest)))
+  validation = rest.take(np.arange(0))
+  if size:  # For every method, so that all start from the same images.
+    rest, validation = data_lib.split(key_split, rest, size)
+  start = data_lib.balanced_subset(key_start, rest, config.images_per_class)
+  transform = data_lib.transforms.by_name(config.transform, rest.x)
+  return Problem(rest, splits.test, validation, transform, start)
+
+
+def _random(config, kernel_fn, problem, baseline) -> Learned:
+  del config, kernel_fn, problem
+  none = np.zeros(0)
+  return Learned(baseline, none, none, none, Status.FINISHED)
+
+
+def _label_solve(config, kernel_fn, problem, baseline) -> Learned:
+  y = label_solve.label_solve(
+      kernel_fn, baseline.x, problem.examples(problem.train),
+      ridge=config.ridge, progress=True)
+  return _random(config, kernel_fn, problem, Examples(baseline.x, y))
+
+
+def _kip(config, kernel_fn, problem, baseline) -> Learned:
+  fill = problem.transform.apply(jnp.zeros_like(baseline.x[:1]))[0]
+  solver = kip.kip(
+      kernel_fn, _optimizer(config), ridge=config.ridge,
+      batch_size=config.batch_size, learn_labels=config.learn_labels,
+      loss=config.loss, min_distance=config.min_distance,
+      augment=data_lib.augment.by_name(config.augment, fill=fill))
+  examples = problem.examples(problem.train)
+  data = targets.targets(examples.x, examples.y, problem.train.y)
+  return _learn(config, kernel_fn, problem, baseline, solver, data)
+
+
+def _rkip(config, kernel_fn, problem, baseline) -> Learned:
+  if len(problem.train) > 25_000:
+    raise ValueError(
+        '`max_train` must be at most 25000 with rkip, whose K_tt takes 8 T^2 '
+        f'bytes; got {len(problem.train)} training examples.')
+  data = rkip.interpolant(kernel_fn, problem.examples(problem.train),
+                          ridge=config.ridge, progress=True)
+  solver = rkip.rkip(kernel_fn, _optimizer(config), ridge=config.ridge,
+                     learn_labels=config.learn_labels)
+  return _learn(config, kernel_fn, problem, baseline, solver, data)
+
+
+_METHODS = {'kip': _kip, 'rkip': _rkip, 'label_solve': _label_solve,
+            'random': _random}
+
+
+def _optimizer(config) -> optax.GradientTransformation:
+  rate = config.learning_rate
+  if config.schedule == 'cosine':
+    rate = optax.cosine_decay_schedule(rate, config.steps, alpha=0.02)
+  return optax.adam(rate)
+
+
+def _start(config, baseline) -> support_lib.Support:
+  key_noise, key_corrupt = jax.random.split(jax.random.key(config.seed + 1))
+  x = baseline.x
+  if config.init == 'noise':
+    x = support_lib.noise_like(key_noise, x)
+  start = support_lib.support(x, baseline.y)
+  if config.corruption:
+    start = support_lib.corrupt(key_corrupt, start, config.corruption)
+  return start
+
+
+def _learn(config, kernel_fn, problem, baseline, solver, data) -> Learned:
+  """Runs `solver`, keeping what does best on the validation split."""
+  start = _start(config, baseline)
+  evals = -(-config.steps // config.eval_every)
+  kept = {'accuracy': np.full(evals, np.nan), 'best': -1.0,
+          'x': np.asarray(start.x), 'y': np.asarray(start.y)}
+  held_out = problem.validation
+  if len(held_out):
+    x_held_out = problem.inputs(held_out)
+
+  def on_chunk(step, state, info):
+    del info
+    now = -1.0
+    if len(held_out):
+      now = _accuracy(kernel_fn, state.support.examples(), x_held_out,
+                      held_out.y, config.ridge)
+      kept['accuracy'][-(-step // config.eval_every) - 1] = now
+    if config.keep == 'last' or now >= kept['best']:
+      kept.update(best=now, x=np.asarray(state.support.x),
+                  y=np.asarray(state.support.y))
+
+  ignore = ['workdir', 'networks', 'num_networks', 'network_epochs']
+  if config.schedule == 'constant':
+    ignore += ['steps']
+  result = loop.run(
+      solver.step, solver.init(jax.random.key(config.seed + 2), start), data,
+      num_steps=config.steps, chunk=config.eval_every,
+      workdir=pathlib.Path(config.workdir) / 'checkpoints',
+      checkpoint_every=10 * config.eval_every,
+      fingerprint=loop.config_fingerprint(config, ignore=tuple(ignore)),
+      extra=kept, on_chunk=on_chunk, description=config.method)
+  if result.status == Status.NOT_FINITE:
+    raise FloatingPointError(
+        f'The loss of {config.method} is not finite after step '
+        f'{result.steps_done}: lower `learning_rate` (got '
+        f'{config.learning_rate}) or raise `ridge` (got {config.ridge}).')
+  taken = np.flatnonzero(np.isfinite(kept['accuracy']))
+  return Learned(
+      Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y'])),
+      np.minimum((taken + 1) * config.eval_every, result.steps_done),
+      kept['accuracy'][taken], np.asarray(result.infos.loss), result.status)
+
+
+def _network_accuracies(config, examples, problem) -> dict[str, Any]:
+  """`<name>_accuracy` of each network; `network_accuracy` is the first's."""
+  metrics = {}
+  x_test = problem.inputs(problem.test)
+  protocol = train.FREPO._replace(epochs=config.network_epochs)
+  for i, name in enumerate(_names(config.networks)):
+    module = nets.build(name, examples.y.shape[1])
+    scores = train.evaluate(
+        jax.random.fold_in(jax.random.key(config.seed + 3), i), module,
+        examples, x_test, problem.test.y, protocol=protocol,
+        num_networks=config.num_networks)
+    metrics[f'{name}_accuracy'] = intervals.mean_t(scores.accuracy)
+    metrics.setdefault('network_accuracy', metrics[f'{name}_accuracy'])
+  return metrics
+
+
+def _write(config, problem, learned, metrics, seconds) -> None:
+  folder = pathlib.Path(config.workdir)
+  folder.mkdir(parents=True, exist_ok=True)
+  pixels = data_lib.map_host(
+      problem.transform.invert, np.asarray(learned.examples.x))
+  labels = problem.start.y
+  rows = pixels.reshape(-1, config.images_per_class, *pixels.shape[1:])
+  figures.image_grid(folder / 'images.png', rows[:, :10],
+                     row_labels=labels[::config.images_per_class].tolist(),
+                     title=f'{config.method}, {config.dataset}')
+  if learned.loss.size:
+    series = {'training batch': (np.arange(len(learned.loss)), learned.loss)}
+    figures.loss_curve(folder / 'curve.png', series, log=True,
+                       title=f'{config.method}, {config.dataset}')
+  claimed = {}
+  if config.method == 'kip' and config.kernel.startswith('fcn'):
+    value = CLAIMED.get(config.dataset, {}).get(config.images_per_class)
+    claimed = {'krr_accuracy': value} if value else {}
+  records.write(
+      folder, config=config, metrics=metrics, wall_time=seconds,
+      claimed=claimed,
+      arrays={'images': pixels, 'inputs': learned.examples.x,
+              'targets': learned.examples.y, 'labels': labels},
+      extra={'status': learned.status, 'steps_done': len(learned.loss),
+             'validation_steps': learned.steps,
+             'validation_accuracy': learned.accuracy,
+             'num_train': len(problem.train), 'num_test': len(problem.test)})
+
+
+if __name__ == '__main__':
+  launch.launch(Config, run)

@@ -1,0 +1,43 @@
+"""What every binary does first: flags, precision, errors without tracebacks."""
+from collections.abc import Callable
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+from etils import eapp
+import jax
+
+
+def launch(config_class: type, run: Callable[[Any], Any]) -> None:
+  """Parses the flags of `config_class` and calls `run` on the result.
+
+  Turns x64 on: small solves then use float64, data stay float32. Unknown
+  flags and bad values end with a usage line and exit status 2 or 1, not with a
+  traceback; `--verbosity=1` shows it.
+  """
+  parse = eapp.make_flags_parser(config_class)
+
+  def parse_or_exit(argv):
+    try:
+      return parse(argv)
+    except flags.Error as error:
+      _exit_with_usage(error, status=2)
+
+  def main(config):
+    jax.config.update('jax_enable_x64', True)
+    try:
+      run(config)
+    except ValueError as error:
+      logging.debug('The error came from here:', exc_info=True)
+      _exit_with_usage(error, status=1)
+
+  logging.set_verbosity(logging.INFO)
+  app.run(main, flags_parser=parse_or_exit)
+
+
+def _exit_with_usage(error: Exception, *, status: int) -> None:
+  module = sys.modules['__main__'].__spec__
+  name = f'python -m {module.name}' if module else sys.argv[0]
+  sys.stderr.write(f'usage: {name} [--flag=value ...]; --help lists the flags\n'
+                   f'error: {error}\n')
+  sys.exit(status)
