@@ -190,9 +190,10 @@ def Erf() -> Layer:
     root1, root2 = jnp.sqrt(a1), jnp.sqrt(a2)
     k = 0.5 * (q1 + q2) - gap
     z = 2 * k / (root1 * root2)
-    # 1 - z^2 without the difference of two numbers near 1.
-    rest = (1 + 2 * (q1 + q2) + 4 * (q1 - k) * (q2 + k)
-            + 4 * k * (q1 - q2)) / (a1 * a2)
+    # 1 - z^2 without the difference of two numbers near 1:
+    # q1 q2 - k^2 = gap (mean + k) - (q1 - q2)^2 / 4.
+    rest = (1 + 2 * (q1 + q2) + 4 * gap * (0.5 * (q1 + q2) + k)
+            - (q1 - q2) ** 2) / (a1 * a2)
 
     def arc(q, q_other, root, root_other):
       """arcsin(2 q / (1 + 2 q)) - arcsin(z), from differences of inputs."""
