@@ -105,18 +105,26 @@ def Conv(kernel_size: int = 3, W_std: float = 1.0, b_std: float = 0.0,
   offsets = range(-(kernel_size // 2), kernel_size // 2 + 1)
   scale = W_std**2 / kernel_size**2
 
-  def shift_sum(x, *axes):
-    return sum(_shift(x, o, axes, circular) for o in offsets)
+  def window_sum(x, axis):
+    """Sums over the offsets of one axis of an (H, W) map."""
+    reach = kernel_size // 2
+    pad = [(0, 0), (0, 0)]
+    pad[axis] = (reach, reach)
+    if circular:
+      x, pad = jnp.pad(x, pad, mode='wrap'), 'VALID'
+    size = tuple(kernel_size if i == axis else 1 for i in range(2))
+    return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, size, (1, 1),
+                             pad)
 
   def variance(q, gap):
     del gap
-    rows = shift_sum(q, 0)
-    out = scale * shift_sum(rows, 1) + b_std**2
+    rows = window_sum(q, 0)
+    out = scale * window_sum(rows, 1) + b_std**2
     return out, (q, rows, out)
 
   def joint_sum(x, axis, q1=None, q2=None):
     """Sums over the offsets of one axis, shared by both positions."""
-    total = shift_sum(x, axis, axis + 2)
+    total = sum(_shift(x, o, (axis, axis + 2), circular) for o in offsets)
     if circular or q1 is None:
       return total
     # Where just one of the two positions is outside, its variance is 0 and
@@ -128,8 +136,8 @@ def Conv(kernel_size: int = 3, W_std: float = 1.0, b_std: float = 0.0,
     del joint_out
     (q1, rows1, out1), (q2, rows2, out2) = tape1, tape2
     if at.gap.ndim == 2:
-      gap = scale * shift_sum(shift_sum(at.gap, 0), 1)
-      ntk = None if at.ntk is None else shift_sum(shift_sum(at.ntk, 0), 1)
+      gap = scale * window_sum(window_sum(at.gap, 0), 1)
+      ntk = None if at.ntk is None else window_sum(window_sum(at.ntk, 0), 1)
     else:
       gap = scale * joint_sum(joint_sum(at.gap, 0, q1, q2), 1, rows1, rows2)
       ntk = None if at.ntk is None else joint_sum(joint_sum(at.ntk, 0), 1)
