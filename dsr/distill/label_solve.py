@@ -33,7 +33,9 @@ def label_solve(
     data: the training set.
     ridge: \lambda > 0, relative to tr(K_ss)/S.
     rcond: singular values below `rcond` times the largest count as zero;
-      default S eps of the inputs' dtype.
+      default S max(eps of the inputs' dtype, eps of float64 / \lambda), since
+      the solve magnifies rounding by 1 / \lambda. In float32 a repeated image
+      may need more, its kernel values differing by rounding.
     tile: training rows at a time.
     progress: show a bar, if stderr is a terminal.
 
@@ -51,7 +53,8 @@ def label_solve(
   checks.at_least('tile', tile, 1)
   size = support_x.shape[0]
   if rcond is None:
-    rcond = size * float(jnp.finfo(support_x.dtype).eps)
+    rcond = size * float(max(
+        jnp.finfo(support_x.dtype).eps, np.finfo(np.float64).eps / ridge))
   checks.non_negative('rcond', rcond)
   factor = jax.jit(lambda x: linalg.factorise(kernel_fn(x), ridge=ridge))(
       jnp.asarray(support_x))
