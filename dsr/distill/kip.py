@@ -88,6 +88,7 @@ def kip(
 
   def loss_fn(params, batch: Examples):
     (x, y, _), log_temperature = params
+    checks.features('data.y', batch.y, dim=y.shape[1])
     predict = krr.fit(kernel_fn, Examples(x, y), ridge=ridge)
     total = batch_loss(predict(batch.x), batch.y, loss, log_temperature)
     if min_distance:
@@ -107,7 +108,8 @@ def kip(
         (gradient, slope), state.opt_state, params)
     moved, log_temperature = optax.apply_updates(params, updates)
     moved = support_lib.restore(state.support, moved, learn_labels)
-    finite = jnp.isfinite(value) & jnp.isfinite(moved.x).all()
+    finite = support_lib.all_finite(
+        value, moved.x, moved.y, log_temperature)
     return State(moved, log_temperature, opt_state, key), Info(value, finite)
 
   return Solver(init, step)

@@ -106,7 +106,7 @@ def rkip(
     updates, opt_state = optimizer.update(gradient, state.opt_state, free)
     moved = support_lib.restore(
         state.support, optax.apply_updates(free, updates), learn_labels)
-    finite = jnp.isfinite(value) & jnp.isfinite(moved.x).all()
+    finite = support_lib.all_finite(value, moved.x, moved.y)
     return State(moved, opt_state, state.key), Info(value, finite)
 
   return Solver(init, step)
@@ -119,7 +119,13 @@ def distance(
 
   Sums are in the dtype of the solve, kernel values in that of the inputs: near
   zero the loss is the difference of terms of the size of `data.norm`.
+
+  Raises:
+    ValueError: `support` and `data` differ in image shape, dtype or classes.
   """
+  checks.inputs('support.x', support.x, like=data.x)
+  checks.targets('support.y', support.y, rows=support.x.shape[0])
+  checks.features('support.y', support.y, dim=data.dual.shape[1])
   factor = linalg.factorise(kernel_fn(support.x), ridge=ridge)
   dual = linalg.solve(factor, support.y.astype(factor.k.dtype))
   own = jnp.sum(dual * numerics.matmul(factor.k, dual))

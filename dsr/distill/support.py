@@ -31,23 +31,30 @@ class Support(NamedTuple):
 
 
 def support(x, y, frozen=None) -> Support:
-  """A checked `Support`.
+  """A checked `Support` of x (S, ...), y (S, C) and `frozen`, like x or None.
 
   Raises:
-    ValueError: misshapen x, y or `frozen`.
+    ValueError: misshapen x, y or `frozen`, or a mask that is not bool.
   """
   checks.inputs('support.x', x)
   checks.targets('support.y', y, rows=x.shape[0])
-  if frozen is not None and frozen.shape != x.shape:
-    raise ValueError(
-        f'`frozen` must have shape {x.shape}, got {frozen.shape}.')
+  if frozen is not None:
+    frozen = jnp.asarray(frozen)
+    if frozen.shape != x.shape or frozen.dtype != bool:
+      raise ValueError(
+          f'`frozen` must be bool of shape {x.shape}, '
+          f'got {frozen.dtype} {frozen.shape}.')
   return Support(jnp.asarray(x), jnp.asarray(y), frozen)
 
 
 def noise_like(
     key: Key[Array, ''], x: Float[Array, 'S ...'], scale: float = 0.2
 ) -> Float[Array, 'S ...']:
-  """Images N(0, scale^2), the start of arXiv:2302.01428."""
+  """Images N(0, scale^2) in the shape of x, the start of arXiv:2302.01428.
+
+  Raises:
+    ValueError: `scale` is not positive.
+  """
   checks.positive('scale', scale)
   return scale * jax.random.normal(key, x.shape, x.dtype)
 
@@ -92,13 +99,20 @@ def restore(state: Support, moved: Support, labels: bool) -> Support:
   return Support(x, moved.y if labels else state.y, state.frozen)
 
 
+def all_finite(*arrays: Float[Array, '...']) -> Bool[Array, '']:
+  """Whether no entry of `arrays` is NaN or infinite."""
+  return jnp.stack([jnp.isfinite(a).all() for a in arrays]).all()
+
+
 def closeness(
     x: Float[Array, 'S ...'], data: Float[Array, 'B ...'], distance: float
 ) -> Float[Array, '']:
   r"""Penalty for nearness to training data: mean relu(1 - d_min / distance).
 
   d_min is the root mean square difference of a support image to its nearest
-  example in `data`, in the units of x. Ref: arXiv:2302.01428.
+  example in `data`, in the units of x; `distance` > 0. The gradient of each
+  image points away from that neighbour, and is 0 on top of it, where there is
+  no such direction. Ref: arXiv:2302.01428.
   """
   a, b = x.reshape(x.shape[0], -1), data.reshape(data.shape[0], -1)
   product = jnp.matmul(a, b.T, precision='highest')

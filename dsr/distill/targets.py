@@ -29,11 +29,17 @@ def targets(
     labels: Int[np.ndarray, ' T']) -> Targets:
   """Lists the rows of each class that occurs in `labels`. Host only.
 
+  Args:
+    x: (T, ...) inputs.
+    y: (T, C) encoded targets.
+    labels: (T,) class indices; C need not be their number (C = 1 for two).
+
   Raises:
-    ValueError: the three do not have the same number of rows.
+    ValueError: misshapen arguments, or labels that are not integers.
   """
   checks.inputs('x', x)
   checks.targets('y', y, rows=x.shape[0])
+  checks.class_indices('labels', labels)
   checks.same_rows(x=x, labels=labels)
   groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
   rows = np.full((len(groups), max(map(len, groups))), -1, np.int32)
@@ -46,8 +52,9 @@ def batch(key: Key[Array, ''], data: Targets, size: int) -> Examples:
   """About `size` examples, equally many of each class, without replacement.
 
   `size` is rounded down to a multiple of the number of classes, at least one
-  each, and a class gives at most all it has. A `size` of T or more, or 0,
-  returns all of T, in order.
+  each, at most the largest class each. A class smaller than that gives all it
+  has, some of it again, so that classes weigh the same. A `size` of T or more,
+  or 0, returns all of T, in order.
   """
   total = data.x.shape[0]
   if size == 0 or size >= total:
