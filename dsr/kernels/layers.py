@@ -102,45 +102,51 @@ def Conv(kernel_size: int = 3, W_std: float = 1.0, b_std: float = 0.0,
   checks.non_negative('b_std', b_std)
   checks.one_of('padding', padding, ('SAME', 'CIRCULAR'))
   circular = padding == 'CIRCULAR'
-  offsets = range(-(kernel_size // 2), kernel_size // 2 + 1)
+  reach = kernel_size // 2
   scale = W_std**2 / kernel_size**2
 
-  def window_sum(x, axis):
-    """Sums over the offsets of one axis of an (H, W) map."""
-    reach = kernel_size // 2
-    pad = [(0, 0), (0, 0)]
-    pad[axis] = (reach, reach)
-    if circular:
-      x, pad = jnp.pad(x, pad, mode='wrap'), 'VALID'
-    size = tuple(kernel_size if i == axis else 1 for i in range(2))
-    return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, size, (1, 1),
-                             pad)
+  def extend(x, ends):
+    """Zeros, or what comes round from the other side, all around x."""
+    widths = [(end, end) for end in ends]
+    return jnp.pad(x, widths, mode='wrap' if circular else 'constant')
+
+  def window_sum(x):
+    """Sums an (H, W) map over the offsets, one axis after the other."""
+    for axis in range(2):
+      ends = [reach if i == axis else 0 for i in range(2)]
+      size = [2 * end + 1 for end in ends]
+      x = lax.reduce_window(extend(x, ends), np.zeros((), x.dtype), lax.add,
+                            size, (1, 1), 'VALID')
+    return x
+
+  def joint_sum(x, q1=None, q2=None):
+    """Sums a joint map over the offsets, the same for both positions."""
+    h, w = x.shape[:2]
+    x = extend(x, [reach] * 4)
+    if q1 is not None and not circular:
+      # Where just one of the two positions is outside, its variance is 0 and
+      # the gap is half the variance of the other one, not 0.
+      outside = 1 - extend(jnp.ones((h, w), x.dtype), [reach] * 2)
+      q1, q2 = (extend(q, [reach] * 2) for q in (q1, q2))
+      x += 0.5 * (q1[:, :, None, None] * outside[None, None]
+                  + outside[:, :, None, None] * q2[None, None])
+    return sum(x[i:i + h, j:j + w, i:i + h, j:j + w]
+               for i in range(kernel_size) for j in range(kernel_size))
 
   def variance(q, gap):
     del gap
-    rows = window_sum(q, 0)
-    out = scale * window_sum(rows, 1) + b_std**2
-    return out, (q, rows, out)
-
-  def joint_sum(x, axis, q1=None, q2=None):
-    """Sums over the offsets of one axis, shared by both positions."""
-    total = sum(_shift(x, o, (axis, axis + 2), circular) for o in offsets)
-    if circular or q1 is None:
-      return total
-    # Where just one of the two positions is outside, its variance is 0 and
-    # the gap is half the variance of the other one, not 0.
-    return total + 0.5 * (_outside(q1, axis, offsets, first=True)
-                          + _outside(q2, axis, offsets, first=False))
+    out = scale * window_sum(q) + b_std**2
+    return out, (q, out)
 
   def pair(tape1, tape2, at, joint_out):
     del joint_out
-    (q1, rows1, out1), (q2, rows2, out2) = tape1, tape2
+    (q1, out1), (q2, out2) = tape1, tape2
     if at.gap.ndim == 2:
-      gap = scale * window_sum(window_sum(at.gap, 0), 1)
-      ntk = None if at.ntk is None else window_sum(window_sum(at.ntk, 0), 1)
+      gap = scale * window_sum(at.gap)
+      ntk = None if at.ntk is None else window_sum(at.ntk)
     else:
-      gap = scale * joint_sum(joint_sum(at.gap, 0, q1, q2), 1, rows1, rows2)
-      ntk = None if at.ntk is None else joint_sum(joint_sum(at.ntk, 0), 1)
+      gap = scale * joint_sum(at.gap, q1, q2)
+      ntk = None if at.ntk is None else joint_sum(at.ntk)
     nngp = _mean(out1, out2, gap) - gap
     return Pair(gap, nngp, nngp if ntk is None else nngp + scale * ntk)
 
@@ -244,9 +250,11 @@ def GlobalAvgPool() -> Layer:
 def _pool(window_of, name, squeeze=False):
 
   def means(x, window):
-    # Slowest axis first: the sums then run over long contiguous rows.
-    for axis in range(x.ndim):
-      x = _tile_mean(x, axis, window[axis % 2])
+    for first in range(0, x.ndim, 2):  # One position, then the other.
+      size = [1] * x.ndim
+      size[first:first + 2] = window
+      x = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, size, size,
+                            'VALID') / math.prod(window)
     return jnp.squeeze(x) if squeeze else x
 
   def variance(q, gap):
@@ -303,38 +311,3 @@ def _diagonal(x, scalar):
     return x
   h, w = x.shape[:2]
   return jnp.diagonal(x.reshape(h * w, h * w)).reshape(h, w)
-
-
-def _tile_mean(x, axis, window):
-  tiles = x.shape[axis] // window
-  x = jnp.moveaxis(x, axis, 0)[:tiles * window]
-  x = jnp.mean(x.reshape(tiles, window, *x.shape[1:]), axis=1)
-  return jnp.moveaxis(x, 0, axis)
-
-
-def _shift(x, offset, axes, circular):
-  """out[..., i, ...] = x[..., i + offset, ...] on each of `axes`."""
-  if offset == 0:
-    return x
-  if circular:
-    return jnp.roll(x, (-offset,) * len(axes), axes)
-  config = [(0, 0, 0)] * x.ndim
-  for axis in axes:
-    config[axis] = (-offset, offset, 0)
-  return lax.pad(x, jnp.zeros((), x.dtype), config)
-
-
-def _outside(q, axis, offsets, first):
-  """Sum over o of q(p + o) [p' + o is outside], for a shift along `axis`."""
-  size = q.shape[axis]
-  position = np.arange(size)
-  total = 0
-  for o in offsets:
-    out = np.asarray((position + o < 0) | (position + o >= size), q.dtype)
-    out = out[:, None] if axis == 0 else out[None, :]
-    here, there = _spread(_shift(q, o, (axis,), False), out, np.empty((0,) * 4))
-    if not first:
-      here, there = (jnp.moveaxis(a, (0, 1, 2, 3), (2, 3, 0, 1))
-                     for a in (here, there))
-    total += here * there
-  return total
