@@ -30,6 +30,11 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
     except ValueError as error:
       logging.debug('The error came from here:', exc_info=True)
       _exit_with_usage(error, status=1)
+    except (FloatingPointError, ImportError) as error:  # They say what to do.
+      logging.debug('The error came from here:', exc_info=True)
+      sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+      sys.exit(130)  # As shells have it: 128 + SIGINT.
 
   logging.set_verbosity(logging.INFO)
   app.run(main, flags_parser=parse_or_exit)
