@@ -51,6 +51,7 @@ _CLASSES = 10
 _LEAST_ROUNDS = 3  # However long they take.
 _QUIET = 0.25  # Load per core above which timings are in doubt.
 _ABSENT = 'not installed'
+_M_MMAP_THRESHOLD = -3  # Of glibc's malloc.h.
 _CLEAR_REFS = pathlib.Path('/proc/self/clear_refs')
 
 Call = Callable[[], Any]
@@ -421,14 +422,17 @@ def _peak_of_call(build, case: Case, config: Config, side: str) -> int | None:
       jax.block_until_ready(call())
       return device.memory_stats()['peak_bytes_in_use'] - before
     libc = ctypes.CDLL(None)
-    if not (_CLEAR_REFS.exists() and hasattr(libc, 'malloc_trim')):
+    if not (_CLEAR_REFS.exists() and hasattr(libc, 'mallopt')):
       return None
+    # Give back each buffer that is freed: else it is reused, and not counted.
+    libc.mallopt(_M_MMAP_THRESHOLD, 2**16)
     jax.block_until_ready(call())
-    libc.malloc_trim(0)  # Else freed memory is reused unseen.
+    time.sleep(0.5)  # Buffers go a moment after the result is ready.
+    libc.malloc_trim(0)
     _CLEAR_REFS.write_text('5')  # Linux: the peak starts anew from here.
     before = _resident('VmRSS')
-    jax.block_until_ready(call())
-    return max(_resident('VmHWM') - before, 1)
+    result = jax.block_until_ready(call())
+    return max(_resident('VmHWM') - before, result.nbytes)
 
 
 def _resident(field: str) -> int:
