@@ -18,7 +18,7 @@ are per entry of the matrix, from as many entries as each rival can take; their
 peak memory is that of one and the same matrix, in processes of their own.
 
 Everything is float32 with x64 off, since neural-tangents would turn to float64
-otherwise. Takes 4 minutes on 2 CPU cores, 1 of them for `--only=fcn`; works on
+otherwise. Takes 4 minutes on 2 CPU cores, 20 s with `--only=fcn`; works on
 accelerators and without neural-tangents, whose columns then say so.
 """
 from collections.abc import Callable, Mapping
