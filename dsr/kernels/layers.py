@@ -236,7 +236,8 @@ def AvgPool(window: int = 2) -> Layer:
   with itself within the tile.
 
   Raises:
-    ValueError: `window` is not a positive integer.
+    ValueError: `window` is not a positive integer; later, if it is larger than
+      the image.
   """
   checks.at_least('window', window, 1)
   return _pool(lambda shape: (window, window), f'AvgPool({window})')
@@ -259,6 +260,9 @@ def _pool(window_of, name, squeeze=False):
 
   def variance(q, gap):
     window = window_of(q.shape)
+    if any(size < w for size, w in zip(q.shape, window)):
+      raise ValueError(f'`{name}` needs at least {window[0]} x {window[1]} '
+                       f'pixels, got {q.shape[0]} x {q.shape[1]}.')
     inner = _diagonal(0.5 * means(gap, window), squeeze)
     out = means(q, window) - 2 * inner
     return out, (inner, out)

@@ -42,6 +42,9 @@ def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
   """
   spatial = _check_stack(layers)
   checks.one_of('get', get, ('ntk', 'nngp'))
+  check_input = (
+      checks.images if spatial else
+      checks.inputs if layers[0].name == 'Flatten' else checks.features)
   if get == 'ntk' and not any(
       layer.name.startswith(('Dense', 'Conv')) for layer in layers):
     raise ValueError("`get='ntk'` needs a layer with weights, got none.")
@@ -88,16 +91,16 @@ def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
   cross, symmetric, diag = (jax.jit(f) for f in make)
 
   def checked_cross(x1, x2):
-    _check_input('x1', x1, spatial)
+    check_input('x1', x1)
     checks.inputs('x2', x2, like=x1)
     return cross(x1, x2)
 
   def checked_symmetric(x):
-    _check_input('x1', x, spatial)
+    check_input('x1', x)
     return symmetric(x)
 
   def checked_diag(x):
-    _check_input('x', x, spatial)
+    check_input('x', x)
     return diag(x)
 
   return types.KernelFn(
@@ -222,10 +225,3 @@ def _check_stack(layers) -> bool:
   if space:
     raise ValueError('The last layer leaves space: add `Flatten()`.')
   return spatial
-
-
-def _check_input(name, x, spatial):
-  if spatial:
-    checks.images(name, x)
-  else:
-    checks.inputs(name, x)
