@@ -22,9 +22,9 @@ from dsr.types import Examples, KernelFn
 
 
 def label_solve(
-    kernel_fn: KernelFn, support_x: Float[Array, 'S ...'], data: Examples, *,
-    ridge: float = 1e-6, rcond: float | None = None, tile: int = 2048,
-    progress: bool = False) -> Float[np.ndarray, 'S C']:
+    kernel_fn: KernelFn, support_x: Float[Array | np.ndarray, 'S ...'],
+    data: Examples, *, ridge: float = 1e-6, rcond: float | None = None,
+    tile: int = 2048, progress: bool = False) -> Float[np.ndarray, 'S C']:
   r"""The least-norm optimal labels. Host only.
 
   Args:

@@ -25,8 +25,9 @@ class Targets(NamedTuple):
 
 
 def targets(
-    x: Float[Array, 'T ...'], y: Float[Array, 'T C'],
-    labels: Int[np.ndarray, ' T']) -> Targets:
+    x: Float[Array | np.ndarray, 'T ...'],
+    y: Float[Array | np.ndarray, 'T C'],
+    labels: Int[Array | np.ndarray, 'T']) -> Targets:
   """Lists the rows of each class that occurs in `labels`. Host only.
 
   Args:
@@ -41,6 +42,7 @@ def targets(
   checks.targets('y', y, rows=x.shape[0])
   checks.class_indices('labels', labels)
   checks.same_rows(x=x, labels=labels)
+  labels = np.asarray(labels)
   groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
   rows = np.full((len(groups), max(map(len, groups))), -1, np.int32)
   for row, group in zip(rows, groups):
@@ -52,9 +54,9 @@ def batch(key: Key[Array, ''], data: Targets, size: int) -> Examples:
   """About `size` examples, equally many of each class, without replacement.
 
   `size` is rounded down to a multiple of the number of classes, at least one
-  each, at most the largest class each. A class smaller than that gives all it
-  has, some of it again, so that classes weigh the same. A `size` of T or more,
-  or 0, returns all of T, in order.
+  each. A class smaller than its share gives all it has, some of it again, so
+  that classes weigh the same. A `size` of T or more, or 0, returns all of T,
+  in order.
   """
   total = data.x.shape[0]
   if size == 0 or size >= total:
@@ -63,7 +65,7 @@ def batch(key: Key[Array, ''], data: Targets, size: int) -> Examples:
   per_class = max(1, size // data.rows.shape[0])
   score = jax.random.uniform(key, data.rows.shape)
   score = jnp.where(data.rows >= 0, score, -1)
-  _, at = jax.lax.top_k(score, min(per_class, data.rows.shape[1]))
+  _, at = jax.lax.top_k(score, per_class)
   # A class smaller than its share starts again from its first draw.
   at = jnp.take_along_axis(
       at, jnp.arange(at.shape[1])[None, :] % counts[:, None], axis=1)
