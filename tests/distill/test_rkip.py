@@ -168,18 +168,18 @@ def test_digits_improve_on_the_random_subset(key):
   def cross(x1, x2):
     x1, x2 = (x.reshape(len(x), -1) for x in (x1, x2))
     square = (x1**2).sum(1)[:, None] + (x2**2).sum(1)[None] - 2 * x1 @ x2.T
-    return jnp.exp(-square / 200)  # The median distance is about 10.
+    return jnp.exp(-square / 2000)
 
   kernel_fn = GAUSSIAN._replace(cross=cross, symmetric=lambda x: cross(x, x))
-  target = interpolant(kernel_fn, Examples(data.x, data.y), ridge=1e-3)
-  solver = rkip(kernel_fn, optax.adam(0.04), ridge=1e-3)
+  target = interpolant(kernel_fn, Examples(data.x, data.y), ridge=0.1)
+  solver = rkip(kernel_fn, optax.adam(0.04), ridge=0.1)
   state, info = loop.run_chunk(
       solver.step, solver.init(key, start), target, num_steps=100)
-  assert info.loss[-1] < info.loss[0]
+  assert info.loss[-1] < 0.9 * info.loss[0]
   before, after = (
       accuracy(kernel_fn, s.examples()) for s in (start, state.support))
   assert before < 0.75
-  assert after > before + 0.1
+  assert after > before + 0.2
 
 
 @pytest.mark.errors

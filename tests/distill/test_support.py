@@ -17,7 +17,7 @@ def _images(dtype='float64', size=6):
 
 
 @DTYPES
-@pytest.mark.parametrize('fraction', [0, 0.01, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize('fraction', [0.0, 0.01, 0.3, 0.9, 1.0])
 def test_corruption_freezes_an_exact_share_of_each_image(key, dtype, fraction):
   start = _images(dtype)
   dirty = support_lib.corrupt(key, start, fraction)
