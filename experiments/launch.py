@@ -1,5 +1,6 @@
 """What every binary does first: flags, precision, errors without tracebacks."""
 from collections.abc import Callable
+import logging as std_logging
 import sys
 from typing import Any
 
@@ -37,6 +38,8 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
       sys.exit(130)  # As shells have it: 128 + SIGINT.
 
   logging.set_verbosity(logging.INFO)
+  # At this level jax lists the accelerators that it did not find.
+  std_logging.getLogger('jax').setLevel(std_logging.WARNING)
   app.run(main, flags_parser=parse_or_exit)
 
 

@@ -1,0 +1,214 @@
+"""The distill binary: what it writes, stops and resumes, and every option."""
+import dataclasses
+import json
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from dsr.report import records
+from experiments import distill
+
+SMALL = distill.Config(
+    dataset='digits[0,3,8]', images_per_class=2, steps=6, eval_every=2,
+    networks='')
+
+
+def _run(folder, **fields):
+  config = dataclasses.replace(SMALL, workdir=str(folder), **fields)
+  return distill.run(config)
+
+
+def _arrays(folder):
+  return records.read_arrays(folder)
+
+
+@pytest.fixture(scope='module')
+def random_run(tmp_path_factory):
+  """The random subset, and what its networks make of it."""
+  folder = tmp_path_factory.mktemp('random')
+  metrics = _run(folder, method='random', networks='mlp,convnet3',
+                 num_networks=2, network_epochs=3)
+  return folder, metrics
+
+
+def test_random_images_are_training_images_in_pixel_space(random_run):
+  arrays = _arrays(random_run[0])
+  raw = datasets.load_digits()
+  assert arrays['images'].shape == (6, 8, 8, 1)
+  np.testing.assert_array_equal(arrays['labels'], [0, 0, 1, 1, 2, 2])
+  for image, label in zip(arrays['images'][..., 0] * 16, arrays['labels']):
+    error = np.abs(raw.images - image).max(axis=(1, 2))
+    assert error.min() < 1e-4
+    assert raw.target[error.argmin()] == (0, 3, 8)[label]
+  np.testing.assert_allclose(
+      arrays['targets'], np.eye(3)[arrays['labels']] - 1 / 3, atol=1e-6)
+  # Standardised: one affine map of all pixels, not the identity.
+  slope, offset = np.polyfit(
+      arrays['images'].ravel(), arrays['inputs'].ravel(), 1)
+  np.testing.assert_allclose(
+      arrays['inputs'], slope * arrays['images'] + offset, atol=1e-5)
+  assert slope > 2
+
+
+def test_record_has_intervals_and_what_repeats_the_run(random_run):
+  folder, metrics = random_run
+  record = records.read(folder)
+  assert set(record['metrics']) == {
+      'krr_accuracy', 'krr_accuracy_start', 'network_accuracy', 'mlp_accuracy',
+      'convnet3_accuracy'}
+  raw = json.loads((folder / 'record.json').read_text())['metrics']
+  assert set(raw['krr_accuracy']) == {'value', 'low', 'high'}
+  for metric in record['metrics'].values():
+    assert metric.low <= metric.value <= metric.high
+  assert record['metrics']['krr_accuracy'] == metrics['krr_accuracy']
+  assert record['metrics']['network_accuracy'] == record['metrics'][
+      'mlp_accuracy']
+  assert record['seeds'] == {'seed': 0}
+  assert record['config']['method'] == 'random'
+  assert '--images_per_class=2' in record['command']
+  assert record['wall_time'] > 0
+  assert record['extra']['status'] == 'FINISHED'
+  # 0, 3, 8 occur 178 + 183 + 174 times; a stratified fifth is the test set.
+  assert record['extra']['num_test'] in (107, 108)
+  assert _is_png(folder / 'images.png')
+  assert not (folder / 'curve.png').exists()  # Nothing was learned.
+
+
+@pytest.mark.parametrize(
+    ('method', 'least'), [('kip', 0.9), ('rkip', 0.9), ('label_solve', 0.5)])
+def test_methods_improve_on_where_they_start(tmp_path, method, least):
+  metrics = _run(tmp_path, method=method, batch_size=60, steps=40)
+  assert metrics['krr_accuracy'].value >= metrics['krr_accuracy_start'].value
+  assert metrics['krr_accuracy'].value > least
+  arrays = _arrays(tmp_path)
+  assert arrays['images'].shape == (6, 8, 8, 1)
+  assert all(np.isfinite(a).all() for a in arrays.values())
+  assert _is_png(tmp_path / 'images.png')
+  assert _is_png(tmp_path / 'curve.png') == (method != 'label_solve')
+  steps = records.read(tmp_path)['extra']['validation_steps']
+  assert steps == ([] if method == 'label_solve' else [*range(2, 41, 2)])
+  assert not list(tmp_path.glob('.*'))  # No temporary files are left.
+
+
+def _is_png(path: pathlib.Path) -> bool:
+  if not path.exists():
+    return False
+  data = path.read_bytes()
+  return data[:8] == b'\x89PNG\r\n\x1a\n' and len(data) > 500
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """Arrays and record of a run on random batches that nothing stopped."""
+  folder = tmp_path_factory.mktemp('whole')
+  _run(folder, batch_size=60)
+  return _arrays(folder), records.read(folder)
+
+
+def test_same_seed_same_bits_and_another_seed_not(tmp_path, whole):
+  _run(tmp_path / 'same', batch_size=60)
+  same = _arrays(tmp_path / 'same')
+  assert same.keys() == whole[0].keys()
+  for name, array in same.items():
+    np.testing.assert_array_equal(array, whole[0][name], strict=True)
+  _run(tmp_path / 'other', batch_size=60, seed=1)
+  assert not np.array_equal(
+      _arrays(tmp_path / 'other')['images'], same['images'])
+
+
+def test_interrupted_run_is_usable_and_resumes_to_the_same_set(
+    tmp_path, monkeypatch, whole):
+  looks = []
+  accuracy = distill._accuracy
+
+  def interrupted(*args):
+    looks.append(args)
+    if len(looks) == 1:  # After the first chunk.
+      signal.raise_signal(signal.SIGINT)
+    return accuracy(*args)
+
+  monkeypatch.setattr(distill, '_accuracy', interrupted)
+  folder = tmp_path
+  fields = {'batch_size': 60, 'networks': 'mlp', 'num_networks': 2,
+            'network_epochs': 1}
+  metrics = _run(folder, **fields)
+  record = records.read(folder)
+  assert record['extra']['status'] == 'INTERRUPTED'
+  assert record['extra']['steps_done'] == 2
+  assert 'network_accuracy' not in metrics  # Would keep the user waiting.
+  assert metrics['krr_accuracy'].value > 1 / 3
+  assert _arrays(folder)['images'].shape == (6, 8, 8, 1)
+  assert _is_png(folder / 'images.png')
+  assert 'network_accuracy' in _run(folder, **fields)
+  assert records.read(folder)['extra']['status'] == 'FINISHED'
+  for name, array in whole[0].items():
+    np.testing.assert_array_equal(array, _arrays(folder)[name])
+  assert (records.read(folder)['extra']['validation_accuracy']
+          == whole[1]['extra']['validation_accuracy'])
+
+
+def test_interrupt_among_the_networks_keeps_the_distilled_set(
+    tmp_path, monkeypatch):
+
+  def stopped(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(distill.train, 'evaluate', stopped)
+  metrics = _run(tmp_path, networks='mlp', batch_size=60)
+  assert set(metrics) == {'krr_accuracy', 'krr_accuracy_start'}
+  record = records.read(tmp_path)
+  assert record['extra']['status'] == 'INTERRUPTED'
+  assert record['extra']['steps_done'] == 6
+
+
+def test_binary_task_by_cross_entropy_has_one_signed_output(tmp_path):
+  metrics = _run(tmp_path, dataset='digits[3,8]', loss='cross_entropy',
+                 networks='mlp', num_networks=2, network_epochs=20,
+                 network_learning_rate=1e-3)
+  np.testing.assert_array_equal(
+      _arrays(tmp_path)['targets'], [[-1], [-1], [1], [1]])
+  assert metrics['krr_accuracy'].value > 0.85
+  assert metrics['network_accuracy'].value > 0.7
+
+
+def test_corruption_freezes_its_share_of_the_pixels(tmp_path):
+  for steps in (2, 6):
+    _run(tmp_path / str(steps), corruption=0.25, steps=steps, keep='last')
+  short, long = (_arrays(tmp_path / str(steps)) for steps in (2, 6))
+  same = (short['inputs'] == long['inputs']).reshape(6, 64).sum(axis=1)
+  assert (same >= 16).all()
+  assert same.mean() < 24  # Adam moves the rest, but for what never varies.
+
+
+def test_noise_learned_labels_augmentation_and_distance(tmp_path):
+  _run(tmp_path, init='noise', learn_labels=True, augment='shift1+rotate10',
+       min_distance=0.1, batch_size=60, keep='last', transform='zca',
+       schedule='cosine', validation=0.0)
+  arrays, record = _arrays(tmp_path), records.read(tmp_path)
+  encoded = np.eye(3)[arrays['labels']] - 1 / 3
+  assert 1e-3 < np.abs(arrays['targets'] - encoded).max() < 1
+  assert np.abs(arrays['inputs']).max() < 2  # N(0, 0.2^2) and six steps.
+  assert record['extra']['validation_accuracy'] == []
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('fields', 'message'), [
+    ({'images_per_class': 0}, '`images_per_class` must be an integer of at'),
+    ({'images_per_class': 1000}, '1000 but class'),
+    ({'corruption': 1.5}, '`corruption` must be in'),
+    ({'ridge': 0.0}, '`ridge` must be positive'),
+    ({'network_learning_rate': -1.0}, '`network_learning_rate` must be posit'),
+    ({'networks': 'resnet'}, '`networks` must be one of mlp'),
+    ({'kernel': 'rbf'}, '`kernel` must be a family'),
+    ({'transform': 'whiten'}, '`transform` must be one of none'),
+    ({'augment': 'blur'}, 'blur'),
+    ({'dataset': 'imagenet'}, 'must be one of digits'),
+    ({'validation': 0.0}, '`keep=best` needs `validation` above 0'),
+], ids=lambda value: next(iter(value)) if isinstance(value, dict) else None)
+def test_bad_values_are_named_and_leave_no_files(tmp_path, fields, message):
+  with pytest.raises(ValueError, match=message):
+    _run(tmp_path / 'out', **fields)
+  assert not (tmp_path / 'out').exists()

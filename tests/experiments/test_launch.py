@@ -1,0 +1,44 @@
+"""Flags of the binaries as a user meets them: in a process of their own."""
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import distill
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _call(*words):
+  return subprocess.run(
+      [sys.executable, '-m', *words], cwd=ROOT, capture_output=True, text=True,
+      check=False)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('words', 'message'), [
+    (('experiments.distill', '--methud=kip'), 'Unknown command line flag'),
+    (('experiments.demo', '--steps=many'), 'many'),
+    (('experiments.krr', '--solver=lu'), 'lu'),
+    (('experiments.distill', '--images_per_class=0'),
+     '`images_per_class` must be an integer of at least 1, got 0.'),
+], ids=['unknown', 'no number', 'no choice', 'out of range'])
+def test_bad_flags_end_with_the_usage_line(tmp_path, words, message):
+  out = tmp_path / 'out'
+  done = _call(*words, f'--workdir={out}')
+  assert done.returncode in (1, 2)
+  assert f'usage: python -m {words[0]} ' in done.stderr
+  assert message in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert done.stdout == ''
+  assert not out.exists()
+
+
+def test_help_lists_every_flag_with_its_meaning():
+  text = ' '.join(_call('experiments.distill', '--help').stdout.split())
+  for field in dataclasses.fields(distill.Config):
+    assert f'--{field.name}' in text
+  assert 'Share of pixels frozen to noise' in text
+  assert 'kip,rkip,label_solve,random' in text
