@@ -1,0 +1,81 @@
+"""One description of a network, three builders: ours, NT's, the oracle's.
+
+A network is a list of (layer, arguments) pairs under our names, which is what
+`tests.reference.covariance` takes.
+"""
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsr.kernels import layers, network, stax
+
+
+def dense(W_std=1.4, b_std=0.3):
+  return 'Dense', {'W_std': W_std, 'b_std': b_std}
+
+
+def conv(W_std=1.4, b_std=0.3, kernel_size=3, padding='SAME'):
+  return 'Conv', {'kernel_size': kernel_size, 'W_std': W_std, 'b_std': b_std,
+                  'padding': padding}
+
+
+def avg_pool(window=2):
+  return 'AvgPool', {'window': window}
+
+
+RELU, ERF, FLATTEN, GLOBAL = (
+    (name, {}) for name in ('Relu', 'Erf', 'Flatten', 'GlobalAvgPool'))
+
+
+def fcn(depth, *scales):
+  return [FLATTEN, *[dense(*scales), RELU] * depth, dense(*scales)]
+
+
+def convnet(depth, *scales, pooling=True):
+  block = [conv(*scales), RELU] + ([avg_pool()] if pooling else [])
+  return [*block * depth, FLATTEN, dense(*scales)]
+
+
+def myrtle5(*scales):
+  block = [conv(*scales), RELU]
+  return [*block * 2, avg_pool(), *block, avg_pool(), *block, GLOBAL,
+          dense(*scales)]
+
+
+def ours(stack, get='ntk'):
+  return network.serial(
+      *(getattr(layers, name)(**kwargs) for name, kwargs in stack), get=get)
+
+
+def theirs(stack, get='ntk'):
+  """The same network as a bridged kernel of neural-tangents."""
+  nt = stax.load().stax
+
+  def build(name, kernel_size=None, window=None, **kwargs):
+    args = {'Dense': (1,), 'Conv': (1, (kernel_size,) * 2),
+            'AvgPool': ((window,) * 2,) * 2}.get(name, ())
+    return getattr(nt, name)(*args, **kwargs)
+
+  return stax.kernel(nt.serial(
+      *(build(name, **kwargs) for name, kwargs in stack))[2], get=get)
+
+
+def normal(seed, *shape, dtype='float64'):
+  return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def value_and_grads(f, weights, num_args=1):
+  """x -> (f(*x), gradients of sum(weights * f(*x)) in every argument).
+
+  Compiled without optimisation: for small arrays the compiler is what costs.
+  """
+  def loss(*x):
+    value = f(*x)
+    return jnp.sum(jnp.asarray(weights, value.dtype) * value), value
+
+  def swapped(*x):
+    grads, value = jax.grad(loss, tuple(range(num_args)), has_aux=True)(*x)
+    return value, grads
+
+  return jax.jit(
+      swapped, compiler_options={'xla_backend_optimization_level': 0})
