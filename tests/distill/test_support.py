@@ -16,9 +16,10 @@ def _images(dtype='float64', size=6):
   return support_lib.support(x.astype(dtype), np.ones((size, 1), dtype))
 
 
-@DTYPES
-@pytest.mark.parametrize('fraction', [0.0, 0.01, 0.3, 0.9, 1.0])
-def test_corruption_freezes_an_exact_share_of_each_image(key, dtype, fraction):
+@pytest.mark.parametrize(('fraction', 'dtype'), [
+    (0.0, 'float64'), (0.01, 'float32'), (0.3, 'float64'), (0.9, 'float32'),
+    (1.0, 'float32')])
+def test_corruption_freezes_an_exact_share_of_each_image(key, fraction, dtype):
   start = _images(dtype)
   dirty = support_lib.corrupt(key, start, fraction)
   frozen = np.asarray(dirty.frozen).reshape(6, 40)
