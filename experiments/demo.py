@@ -98,6 +98,8 @@ def _check(config: Config) -> None:
   if not sizes or not all(size.isdigit() and int(size) for size in sizes):
     raise ValueError('`images_per_class` must be positive integers with commas '
                      f'between them, got {config.images_per_class!r}.')
+  for method in methods:
+    distill.check(_job(config, method, int(sizes[0])))
 
 
 def _split(flag: str) -> list[str]:

@@ -111,7 +111,7 @@ class Learned(NamedTuple):
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
-  _check(config)
+  check(config)
   kernel_fn = _kernel(config.kernel)
   problem = _prepare(config)
   baseline = problem.examples(problem.start)
@@ -149,8 +149,8 @@ def _accuracy(kernel_fn, support, x, y, ridge) -> float:
   return float(krr.accuracy(outputs, y))
 
 
-def _check(config: Config) -> None:
-  """What can be seen to be wrong before any data is read."""
+def check(config: Config) -> None:
+  """Raises a ValueError for what is wrong before any data is read."""
   checks.at_least('images_per_class', config.images_per_class, 1)
   checks.at_least('max_train', config.max_train, 0)
   checks.at_least('steps', config.steps, 1)
@@ -166,6 +166,8 @@ def _check(config: Config) -> None:
     raise ValueError('`keep=best` needs `validation` above 0, got 0.')
   for name in _names(config.networks):
     checks.one_of('networks', name, nets.NAMES)
+  for name in config.transform.split('+'):
+    checks.one_of('transform', name, data_lib.transforms.known())
   data_lib.augment.by_name(config.augment)
   kernels.by_name(config.kernel)
 
