@@ -61,7 +61,7 @@ class Config:
   ridge: float = 1e-6  # Relative to tr(K)/n.
   steps: int = 1000  # Of the optimizer.
   learning_rate: float = 0.04  # Of Adam.
-  schedule: Literal['constant', 'cosine'] = 'constant'  # cosine: to 2 %.
+  schedule: Literal['constant', 'cosine'] = 'constant'  # cosine: to 1/50.
   batch_size: int = 5000  # Training examples a step (kip); 0 means all.
   eval_every: int = 100  # Steps between two looks at the validation split.
   keep: Literal['best', 'last'] = 'best'  # By accuracy on validation.

@@ -16,7 +16,7 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
   flags and bad values end with a usage line and exit status 2 or 1, not with a
   traceback; `--verbosity=1` shows it.
   """
-  parse = eapp.make_flags_parser(config_class)
+  parse = eapp.make_flags_parser(config_class, prog=_command())
 
   def parse_or_exit(argv):
     try:
@@ -43,9 +43,12 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
   app.run(main, flags_parser=parse_or_exit)
 
 
-def _exit_with_usage(error: Exception, *, status: int) -> None:
+def _command() -> str:
   module = sys.modules['__main__'].__spec__
-  name = f'python -m {module.name}' if module else sys.argv[0]
-  sys.stderr.write(f'usage: {name} [--flag=value ...]; --help lists the flags\n'
-                   f'error: {error}\n')
+  return f'python -m {module.name}' if module else sys.argv[0]
+
+
+def _exit_with_usage(error: Exception, *, status: int) -> None:
+  sys.stderr.write(f'usage: {_command()} [--flag=value ...]; --help lists the '
+                   f'flags\nerror: {error}\n')
   sys.exit(status)

@@ -4,9 +4,10 @@ import pathlib
 import subprocess
 import sys
 
+from etils import eapp
 import pytest
 
-from experiments import distill
+from experiments import benchmark, demo, distill, krr
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -36,9 +37,21 @@ def test_bad_flags_end_with_the_usage_line(tmp_path, words, message):
   assert not out.exists()
 
 
-def test_help_lists_every_flag_with_its_meaning():
-  text = ' '.join(_call('experiments.distill', '--help').stdout.split())
-  for field in dataclasses.fields(distill.Config):
+@pytest.mark.parametrize('binary', [benchmark, demo, distill, krr])
+def test_help_lists_every_flag_with_its_default(binary, capsys):
+  # A lone percent sign in the comment of a field would be a traceback.
+  with pytest.raises(SystemExit) as end:
+    eapp.make_flags_parser(binary.Config)(['binary', '--help'])
+  assert end.value.code == 0
+  text = ' '.join(capsys.readouterr().out.split())
+  for field in dataclasses.fields(binary.Config):
     assert f'--{field.name}' in text
-  assert 'Share of pixels frozen to noise' in text
-  assert 'kip,rkip,label_solve,random' in text
+    assert f'(default: {field.default})' in text
+
+
+def test_help_has_the_meaning_and_the_choices(capsys):
+  with pytest.raises(SystemExit):
+    eapp.make_flags_parser(distill.Config)(['binary', '--help'])
+  text = capsys.readouterr().out
+  assert 'Share of pixels frozen to noise' in ' '.join(text.split())
+  assert '{kip,rkip,label_solve,random}' in ''.join(text.split())
