@@ -118,18 +118,19 @@ def _vector_kernel(alone, value):
     q = inputs.mean_square(x)
     return jax.vmap(alone)(q, jnp.zeros_like(q))
 
-  pairs = jax.vmap(jax.vmap(value, (None, 0, 0)), (0, None, 0))
+  def pairs(gap, one, two):
+    along = jax.vmap(value, (None, 0, 0))
+    return jax.vmap(along, (0, None, 0))(one, two, gap)
 
   def cross(x1, x2):
     x1, x2 = flat(x1), flat(x2)
     (one, _), (two, _) = stats(x1), stats(x2)
-    return inputs.on_half_distance(
-        lambda gap: pairs(one, two, gap), x1, x2)
+    return inputs.on_half_distance(pairs, x1, x2, one, two)
 
   def symmetric(x):
     x = flat(x)
     one, _ = stats(x)
-    return inputs.on_half_distance(lambda gap: pairs(one, one, gap), x)
+    return inputs.on_half_distance(pairs, x, None, one, one)
 
   def diag(x):
     return stats(flat(x))[1]
