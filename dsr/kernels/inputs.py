@@ -22,6 +22,7 @@ from dsr import numerics
 # A pair is close if gap < _CLOSE * (|x|^2 + |x'|^2) / (2 D). The product form
 # then errs by at most eps / (2 sqrt(_CLOSE)) in the angle: under 2e-6.
 _CLOSE = {'float32': 1e-3, 'float64': 1e-6}
+_LISTED = 2**18  # Numbers in the differences of close pairs, for derivatives.
 
 
 def mean_square(x: Float[Array, 'N D']) -> Float[Array, ' N']:
@@ -124,69 +125,64 @@ def _eye(like):
 
 @jax.custom_jvp
 def _mend(gap, limit, x1, x2):
-  """`gap` with the entries below `limit` computed again from x1 - x2."""
-  return _where_close(gap, limit, gap, _pair_gap, x1, x2)
+  """`gap` with the entries below `limit` computed again from x1 - x2.
+
+  Up to N + M close pairs are listed; if there are more, all pairs are computed
+  again, a row at a time.
+  """
+  def few(gap):
+    rows, cols = _listed(gap < limit, sum(gap.shape))
+    diff = _take(x1, rows) - _take(x2, cols)
+    return _put(gap, rows, cols, 0.5 * mean_square(diff))
+
+  def many(gap):
+    exact = jax.lax.map(lambda row: 0.5 * mean_square(row[None, :] - x2), x1)
+    return jnp.where(gap < limit, exact, gap)
+
+  count = jnp.sum(gap < limit, dtype=jnp.int32)
+  return jax.lax.cond(
+      count == 0, lambda gap: gap,
+      lambda gap: jax.lax.cond(count <= sum(gap.shape), few, many, gap), gap)
 
 
 @functools.partial(_mend.defjvp, symbolic_zeros=True)
 def _mend_jvp(primals, tangents):
   """<x1 - x2, dx1 - dx2> / D for close pairs, the tangent of `gap` for others.
 
-  Written out, so that no branch has x1 or x2 among its residuals: they would
-  be copied at each call.
+  No branch stands between the tangents: it would copy its residuals, which
+  are as large as the inputs, at every call. So the list of close pairs has a
+  fixed length, here as many as fit 2^18 numbers. Should there be more, the
+  others keep the tangent of the product form, with its rounding error of
+  eps |x| / |x - x'|.
   """
   gap, limit, x1, x2 = primals
-  dgap, _, dx1, dx2 = tangents
-  dgap, dx1, dx2 = (
-      None if isinstance(d, SymbolicZero) else d for d in (dgap, dx1, dx2))
-  out = _mend(gap, limit, x1, x2)
+  dgap, _, dx1, dx2 = (
+      None if isinstance(d, SymbolicZero) else d for d in tangents)
+  size = min(sum(gap.shape), max(64, _LISTED // x1.shape[1]))
+  rows, cols = jax.lax.cond(
+      jnp.min(gap - limit) < 0, lambda: _listed(gap < limit, size),
+      lambda: (max(gap.shape) + jnp.arange(size),) * 2)
+  diff = _take(x1, rows) - _take(x2, cols)
+  slope = jnp.zeros(size, gap.dtype)
+  if dx1 is not None:
+    slope += jnp.mean(diff * _take(dx1, rows), axis=-1)
+  if dx2 is not None:
+    slope -= jnp.mean(diff * _take(dx2, cols), axis=-1)
   base = jnp.zeros_like(gap) if dgap is None else dgap
-  tangent = _where_close(gap, limit, base, _pair_slope, x1, x2, dx1, dx2)
-  return out, tangent
+  return _mend(gap, limit, x1, x2), _put(base, rows, cols, slope)
 
 
-def _pair_gap(a, b):
-  return 0.5 * mean_square(a - b)
+def _listed(close, size):
+  """(rows, cols) of the first `size` True entries, then indices outside."""
+  outside = max(close.shape)
+  rows, cols = jnp.nonzero(close, size=size, fill_value=outside)
+  rows = jnp.where(rows < outside, rows, outside + jnp.arange(size))
+  return rows, cols.astype(rows.dtype)
 
 
-def _pair_slope(a, b, da, db):
-  if da is None and db is None:
-    return jnp.zeros(jnp.broadcast_shapes(a.shape, b.shape)[:-1], a.dtype)
-  change = da if db is None else -db if da is None else da - db
-  return jnp.mean((a - b) * change, axis=-1)
+def _take(x, rows):
+  return x.at[rows].get(mode='clip')
 
 
-def _where_close(gap, limit, base, pair_fn, x1, x2, *more):
-  """`base`, but pair_fn(x1_i, x2_j, ...) for the pairs with gap < limit.
-
-  `more` are tangents of x1 and x2, or None. Up to N + M close pairs are
-  listed; if there are more, all pairs are computed, a row at a time.
-  """
-  lefts, rights = (x1, *more[:1]), (x2, *more[1:])
-
-  def call(left, right):
-    return pair_fn(left[0], right[0], *left[1:], *right[1:])
-
-  def few(base):
-    rows, cols = jnp.nonzero(
-        gap < limit, size=sum(gap.shape), fill_value=max(gap.shape))
-    left = jax.tree.map(lambda a: a.at[rows].get(mode='clip'), lefts)
-    right = jax.tree.map(lambda a: a.at[cols].get(mode='clip'), rights)
-    unused = max(gap.shape) + jnp.arange(sum(gap.shape))  # All different.
-    rows = jnp.where(rows < max(gap.shape), rows, unused)
-    return base.at[rows, cols].set(
-        call(left, right), mode='drop', unique_indices=True)
-
-  @jax.checkpoint  # Else a derivative would keep all N x M x D differences.
-  def row(left):
-    return call(jax.tree.map(lambda a: a[None, :], left), rights)
-
-  def many(base):
-    every = jax.lax.map(row, lefts)
-    return jnp.where(gap < limit, every, base)
-
-  count = jnp.sum(gap < limit, dtype=jnp.int32)
-  return jax.lax.cond(
-      count == 0, lambda base: base,
-      lambda base: jax.lax.cond(count <= sum(gap.shape), few, many, base),
-      base)
+def _put(gap, rows, cols, values):
+  return gap.at[rows, cols].set(values, mode='drop', unique_indices=True)
