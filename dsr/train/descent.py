@@ -1,0 +1,104 @@
+r"""Gradient descent on the loss of one network, as init/step.
+
+  L(theta) = 1/(2N) sum_n |y_n - f(x_n; theta)|^2      ('mse')
+  L(theta) = -1/N sum_n y_n . log softmax f(x_n; theta) ('cross_entropy')
+
+Axes: N, B, C as in `dsr.types`. A step is one update by the optimizer.
+"""
+from collections.abc import Callable
+import functools
+import math
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+import optax
+
+from dsr import checks
+from dsr.types import Solver
+
+LOSSES = ('mse', 'cross_entropy')
+
+
+class State(NamedTuple):
+  """One network in training; stacked over R in `fit_networks`."""
+
+  params: PyTree
+  opt_state: optax.OptState
+  key: Key[Array, '']
+  step: Int[Array, '']
+  order: Int[Array, 'N'] | None  # This epoch's; None if all are one batch.
+
+
+class Info(NamedTuple):
+  """What one step saw before its update."""
+
+  loss: Float[Array, '']
+  finite: Bool[Array, '']
+
+
+@functools.lru_cache(maxsize=64)  # One step function, hence one compilation.
+def gradient_descent(
+    module: nn.Module, optimizer: optax.GradientTransformation, *,
+    batch_size: int | None = None, loss: str = 'mse',
+    augment: Callable | None = None) -> Solver:
+  """Training of one network as init/step, for `dsr.loop` or any scan.
+
+  Args:
+    module: a Flax module without state besides its parameters.
+    optimizer: any optax transformation (DP-SGD's needs gradients per example,
+      which this step does not compute).
+    batch_size: B. Every epoch visits a new random order in ceil(N / B) batches
+      of B; the last one is filled up from the start of the order. None, or at
+      least N, trains on everything at each step, in the given order.
+    loss: one of `LOSSES`.
+    augment: (key, x (B, ...)) -> x (B, ...), hashable; drawn anew each step.
+
+  Returns:
+    init: (key, data: Examples) -> State.
+    step: (State, data) -> (State, Info).
+  """
+  checks.one_of('loss', loss, LOSSES)
+  if batch_size is not None:
+    checks.at_least('batch_size', batch_size, 1)
+
+  def init(key, data):
+    key_params, key = jax.random.split(key)
+    params = module.init(key_params, data.x[:1])['params']
+    num = data.x.shape[0]
+    full = batch_size is None or batch_size >= num
+    return State(params, optimizer.init(params), key, jnp.zeros((), jnp.int32),
+                 None if full else jnp.arange(num, dtype=jnp.int32))
+
+  def loss_fn(params, batch):
+    out = module.apply({'params': params}, batch.x)
+    if loss == 'mse':
+      return 0.5 * jnp.mean(jnp.sum((out - batch.y)**2, axis=-1))
+    return jnp.mean(optax.softmax_cross_entropy(out, batch.y))
+
+  def next_batch(state, data):
+    if state.order is None:
+      return data, None
+    num = state.order.size
+    place = state.step % math.ceil(num / batch_size)
+    epoch_key = jax.random.fold_in(state.key, state.step)
+    order = jax.lax.cond(
+        place == 0, lambda: jax.random.permutation(epoch_key, state.order),
+        lambda: state.order)
+    rows = order[(place * batch_size + jnp.arange(batch_size)) % num]
+    return jax.tree.map(lambda a: a[rows], data), order
+
+  def step(state, data):
+    batch, order = next_batch(state, data)
+    if augment is not None:
+      key = jax.random.fold_in(jax.random.split(state.key)[0], state.step)
+      batch = batch._replace(x=augment(key, batch.x))
+    value, grads = jax.value_and_grad(loss_fn)(state.params, batch)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = State(params, opt_state, state.key, state.step + 1, order)
+    return state, Info(value, jnp.isfinite(value))
+
+  return Solver(init, step)

@@ -1,0 +1,196 @@
+r"""Networks from several random starts, trained side by side, and their use.
+
+On paper -> code: theta_0 -> `init_networks(key, ...)`, theta_T ->
+`Trained.params`. Axes: R networks (seeds); N, B, C as in `dsr.types`; P the
+parameters of one network, a pytree.
+"""
+from collections.abc import Callable
+import functools
+import math
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+import numpy as np
+import optax
+
+from dsr import checks, loop
+from dsr.data import labels as labels_lib
+from dsr.train.descent import LOSSES, gradient_descent
+from dsr.types import Examples, Status
+
+_STEPS_PER_DISPATCH = 100
+_NO_OPTIMIZER = optax.identity()  # One object, so that caches find it.
+
+
+class Trained(NamedTuple):
+  """Networks after training.
+
+  Attributes:
+    module: the architecture.
+    params: pytree, each leaf (R, ...).
+    curve: (steps, R) loss of the batch before each step, on the host.
+  """
+
+  module: nn.Module
+  params: PyTree
+  curve: np.ndarray
+
+
+def init_networks(
+    key: Key[Array, ''], module: nn.Module, x: Float[Any, 'N ...'], *,
+    num_networks: int) -> PyTree:
+  """theta_0 of R networks, stacked: what `fit_networks` starts from.
+
+  Args:
+    key: network r is that of the r-th key of `jax.random.split(key, R)`,
+      alone or among others.
+    module: a Flax module without state besides its parameters.
+    x: examples; their shape and dtype count, not their values.
+    num_networks: R.
+  """
+  checks.inputs('x', x)
+  checks.at_least('num_networks', num_networks, 1)
+  solver = gradient_descent(module, _NO_OPTIMIZER)
+  sample = Examples(jnp.asarray(x[:1]), None)
+  return _init_all(solver.init, jax.random.split(key, num_networks),
+                   sample).params
+
+
+@functools.partial(jax.jit, static_argnames='init')
+def _init_all(init, keys, data):
+  return jax.vmap(init, in_axes=(0, None))(keys, data)
+
+
+@functools.lru_cache(maxsize=64)
+def _advance_all(
+    step: Callable, parallel: int | None, num_steps: int) -> Callable:
+  """`num_steps` steps of R stacked states, `parallel` of them in one vmap.
+
+  The scan is inside the map: a network stays in place for all its steps
+  instead of being copied out of the stack and back at each one.
+  """
+  def advance_all(states, data):
+    one = lambda state: loop.run_chunk(step, state, data, num_steps=num_steps)
+    return jax.lax.map(one, states, batch_size=parallel)
+  return advance_all
+
+
+def fit_networks(
+    key: Key[Array, ''], module: nn.Module, data: Examples, *,
+    optimizer: optax.GradientTransformation, num_steps: int,
+    num_networks: int = 5, batch_size: int | None = None, loss: str = 'mse',
+    augment: Callable | None = None, parallel: int | None = None) -> Trained:
+  """Trains R networks from R random starts on the same examples.
+
+  Args:
+    key: see `init_networks`; it also draws batches and augmentations.
+    module: a Flax module without state besides its parameters.
+    data: x (N, ...) after `data.transforms`, y (N, C) encoded or soft labels.
+    optimizer: any optax transformation; the same object again, with the same
+      shapes, compiles nothing anew.
+    num_steps: updates of each network.
+    num_networks: R.
+    batch_size: see `gradient_descent`.
+    loss: one of `LOSSES`.
+    augment: see `gradient_descent`.
+    parallel: networks in one vmap; the others wait their turn. None is 1 on
+      CPUs, where one network fills the cores and a batched matrix product is
+      slower than its parts, and R elsewhere. Results differ by rounding only.
+
+  Raises:
+    ValueError: shapes that do not fit, values that are not finite, or targets
+      that are no probabilities under 'cross_entropy'.
+    FloatingPointError: a loss became infinite or NaN.
+    KeyboardInterrupt: Ctrl-C; half-trained networks are not handed out.
+  """
+  checks.at_least('num_networks', num_networks, 1)
+  checks.at_least('num_steps', num_steps, 1)
+  if parallel is None:
+    parallel = 1 if jax.default_backend() == 'cpu' else num_networks
+  checks.at_least('parallel', parallel, 1)
+  data = _checked(module, data, loss)
+  solver = gradient_descent(module, optimizer, batch_size=batch_size, loss=loss,
+                            augment=augment)
+  states = _init_all(solver.init, jax.random.split(key, num_networks), data)
+  inner = math.gcd(num_steps, _STEPS_PER_DISPATCH)
+  advance = _advance_all(
+      solver.step, None if parallel == 1 else parallel, inner)
+  result = loop.run(advance, states, data, num_steps=num_steps // inner,
+                    chunk=_STEPS_PER_DISPATCH // inner, progress=False)
+  if result.status == Status.NOT_FINITE:
+    raise FloatingPointError(
+        f'The {loss} loss of {type(module).__name__} is not finite after '
+        f'{inner * result.steps_done} steps or a few more: lower the learning '
+        'rate (SGD on wide networks in the standard parameterisation needs '
+        "about 1 / width; 'adam' does not), or rescale inputs and targets.")
+  if result.status == Status.INTERRUPTED:
+    raise KeyboardInterrupt
+  curve = np.swapaxes(result.infos.loss, 1, 2).reshape(num_steps, num_networks)
+  return Trained(module, result.state.params, curve)
+
+
+def _checked(module, data, loss) -> Examples:
+  """`data` as device arrays, once its shapes and values are seen to be fine."""
+  checks.inputs('data.x', data.x)
+  checks.targets('data.y', data.y, rows=data.x.shape[0])
+  checks.finite('data.x', data.x)
+  checks.finite('data.y', data.y)
+  checks.one_of('loss', loss, LOSSES)
+  y = np.asarray(data.y)
+  if loss == 'cross_entropy' and (
+      y.shape[1] < 2 or y.min() < 0 or np.abs(y.sum(axis=1) - 1).max() > 1e-3):
+    raise ValueError(
+        "`data.y` must hold probabilities (N, C) under loss 'cross_entropy', "
+        f'got values from {y.min():.3g} to {y.max():.3g} in {y.shape[1]} '
+        "columns; encode labels as 'one_hot', or use loss 'mse'.")
+  out = jax.eval_shape(
+      lambda k, x: module.init_with_output(k, x)[0], jax.random.key(0), data.x)
+  if out.shape != data.y.shape:
+    raise ValueError(
+        f'`module` has outputs of shape {out.shape}, expected '
+        f'{tuple(data.y.shape)} as in `data.y`.')
+  return Examples(jnp.asarray(data.x), jnp.asarray(data.y, data.x.dtype))
+
+
+def predict(
+    trained: Trained, x: Float[Any, 'N ...'], *, tile: int = 256
+) -> Float[np.ndarray, 'R N C']:
+  """Outputs of every network, on the host.
+
+  Args:
+    trained: of `fit_networks`.
+    x: (N, ...) inputs like those of training, on the host or the device.
+    tile: rows that pass through one network at a time; bounds the memory.
+  """
+  checks.inputs('x', x)
+  checks.at_least('tile', tile, 1)
+  num = x.shape[0]
+  tile = min(tile, num)
+  starts = [*range(0, num - tile, tile), num - tile]  # Equal shapes: compiled
+  tiles = [np.asarray(_apply(trained.module, trained.params,  # once.
+                             jnp.asarray(x[s:s + tile]))) for s in starts]
+  fresh = [0, *(s + tile for s in starts[:-1])]  # First row not yet seen.
+  return np.concatenate(
+      [t[:, f - s:] for t, s, f in zip(tiles, starts, fresh)], axis=1)
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def _apply(module, params, x):
+  return jax.lax.map(lambda p: module.apply({'params': p}, x), params)
+
+
+def accuracy(
+    trained: Trained, x: Float[Any, 'N ...'], labels: Int[Any, 'N'], *,
+    tile: int = 256) -> Float[np.ndarray, 'R']:
+  """Share of examples whose decoded output is their integer label, in [0, 1].
+
+  Outputs are decoded by `data.labels`: the sign if C = 1, else the argmax.
+  """
+  outputs = predict(trained, x, tile=tile)
+  checks.labels('labels', labels, max(2, outputs.shape[-1]))
+  checks.same_rows(x=x, labels=labels)
+  decoded = jax.vmap(labels_lib.decode)(jnp.asarray(outputs))
+  return np.mean(np.equal(decoded, np.asarray(labels)[None]), axis=1)
