@@ -15,13 +15,14 @@ import functools
 import jax
 from jax.custom_derivatives import SymbolicZero
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from dsr import numerics
 
 # A pair is close if gap < _CLOSE * (|x|^2 + |x'|^2) / (2 D). The product form
 # then errs by at most eps / (2 sqrt(_CLOSE)) in the angle: under 2e-6.
 _CLOSE = {'float32': 1e-3, 'float64': 1e-6}
+_CACHE = 2**21  # Bytes of one block of rows on CPU.
 _LISTED = 2**18  # Numbers in the differences of close pairs, for derivatives.
 
 
@@ -42,46 +43,64 @@ def half_distance(
   x2 = x1 if symmetric else x2
   square1, square2 = mean_square(x1), mean_square(x2)
   gap = _plain(_product(x1, x2), square1, square2, x1.shape[1])
-  limit = jax.lax.stop_gradient(_limit(gap, square1, square2, symmetric))
-  gap = _mend(gap, limit, x1, x2)
-  return jnp.where(_eye(gap), 0, gap) if symmetric else gap
+  diagonal = 0 if symmetric else None
+  limit = jax.lax.stop_gradient(_limit(gap, square1, square2, diagonal))
+  return _zero_diagonal(_mend(gap, limit, x1, x2), diagonal)
 
 
 def on_half_distance(
     fn: Callable, x1: Float[Array, 'N D'], x2: Float[Array, 'M D'] | None,
-    *rest):
-  """fn(half_distance(x1, x2), *rest), faster where nothing is differentiated.
+    rows: PyTree, cols: PyTree) -> Float[Array, 'N M']:
+  """fn(half_distance(x1, x2), rows, cols), faster if nothing is differentiated.
 
   `fn` is traced into both branches of "are there close pairs?", so that in the
   common case, none, it fuses with what is left of the distance: the product is
-  read twice and the distance never written. `fn` closes over no traced value.
+  read twice and the distance never written. On CPU this goes block by block of
+  rows, so that the product is still in the cache when it is read.
+
+  Args:
+    fn: (gap (n, M), rows (n, ...), cols (M, ...)) -> (n, M), row by row; it
+      closes over no traced value.
+    x1: (N, D) inputs.
+    x2: (M, D) inputs; None means x1.
+    rows: pytree of (N, ...) arrays, handed to `fn` with the rows of gap.
+    cols: pytree of (M, ...) arrays.
   """
-  return _fused(fn, x1, x2, rest)
+  return _fused(fn, x1, x2, rows, cols)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _fused(fn, x1, x2, rest):
+def _fused(fn, x1, x2, rows, cols):
   symmetric = x2 is None
   right = x1 if symmetric else x2
   square1, square2 = mean_square(x1), mean_square(right)
-  product = _product(x1, right)
 
-  def plain(product):
-    gap = _plain(product, square1, square2, x1.shape[1])
-    return gap, _limit(gap, square1, square2, symmetric)
+  def block(start, x1, square1, rows):
+    product = _product(x1, right)
+    diagonal = start if symmetric else None
 
-  def as_it_is(product, x1, right):
-    del x1, right
-    gap, _ = plain(product)
-    return fn(jnp.where(_eye(gap), 0, gap) if symmetric else gap, *rest)
+    def plain(product):
+      gap = _plain(product, square1, square2, x1.shape[1])
+      return gap, _limit(gap, square1, square2, diagonal)
 
-  def mended(product, x1, right):
-    gap = _mend(*plain(product), x1, right)
-    return fn(jnp.where(_eye(gap), 0, gap) if symmetric else gap, *rest)
+    def as_it_is(product):
+      return fn(_zero_diagonal(plain(product)[0], diagonal), rows, cols)
 
-  gap, limit = plain(product)
-  return jax.lax.cond(
-      jnp.min(gap - limit) < 0, mended, as_it_is, product, x1, right)
+    def mended(product):
+      gap = _mend(*plain(product), x1, right)
+      return fn(_zero_diagonal(gap, diagonal), rows, cols)
+
+    gap, limit = plain(product)
+    return jax.lax.cond(jnp.min(gap - limit) < 0, mended, as_it_is, product)
+
+  size = _block_rows(x1.shape[0], right.shape[0] * x1.dtype.itemsize)
+  if size == x1.shape[0]:
+    return block(0, x1, square1, rows)
+  blocks = jax.tree.map(
+      lambda a: a.reshape(-1, size, *a.shape[1:]), (x1, square1, rows))
+  starts = jnp.arange(0, x1.shape[0], size)
+  out = jax.lax.map(lambda args: block(args[0], *args[1]), (starts, blocks))
+  return out.reshape(x1.shape[0], -1)
 
 
 @functools.partial(_fused.defjvp, symbolic_zeros=True)
@@ -95,11 +114,20 @@ def _fused_jvp(fn, primals, tangents):
     full = list(leaves)
     for i, value in zip(moving, values):
       full[i] = value
-    x1, x2, rest = jax.tree.unflatten(tree, full)
-    return fn(half_distance(x1, x2), *rest)
+    x1, x2, rows, cols = jax.tree.unflatten(tree, full)
+    return fn(half_distance(x1, x2), rows, cols)
 
   return jax.jvp(split, [leaves[i] for i in moving],
                  [slopes[i] for i in moving])
+
+
+def _block_rows(rows, row_bytes):
+  """A divisor of `rows`, so many rows as fit the cache; all off the CPU."""
+  if jax.default_backend() != 'cpu' or rows * row_bytes < 2 * _CACHE:
+    return rows
+  most = max(1, _CACHE // row_bytes)
+  best = max(size for size in range(1, most + 1) if rows % size == 0)
+  return best if 4 * best >= most else rows  # Thin blocks would be slower.
 
 
 def _product(x1, x2):
@@ -110,17 +138,24 @@ def _plain(product, square1, square2, dim):
   return 0.5 * (square1[:, None] + square2[None, :]) - (1 / dim) * product
 
 
-def _limit(gap, square1, square2, symmetric):
+def _limit(gap, square1, square2, diagonal):
   """Below this gap a pair is close; below all gaps on the diagonal."""
   half = 0.5 * _CLOSE[gap.dtype.name]
   limit = half * square1[:, None] + half * square2[None, :]
-  return jnp.where(_eye(gap), -jnp.inf, limit) if symmetric else limit
+  if diagonal is None:
+    return limit
+  return jnp.where(_eye(gap, diagonal), -jnp.inf, limit)
 
 
-def _eye(like):
+def _zero_diagonal(gap, diagonal):
+  return gap if diagonal is None else jnp.where(_eye(gap, diagonal), 0, gap)
+
+
+def _eye(like, start):
+  """Where row start + i meets column i."""
   rows, cols = (jax.lax.broadcasted_iota(jnp.int32, like.shape, i)
                 for i in (0, 1))
-  return rows == cols
+  return rows + start == cols
 
 
 @jax.custom_jvp

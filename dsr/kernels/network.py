@@ -179,7 +179,7 @@ def _image_kernel(alone, value, joint):
     return jax.lax.map(row, (x1, one))
 
   def symmetric(x):
-    one, _ = stats(x)
+    one, diag = stats(x)
     n, true = x.shape[0], _true(x)
     rows, cols = np.triu_indices(n)
 
@@ -191,7 +191,8 @@ def _image_kernel(alone, value, joint):
         (jnp.asarray(rows), jnp.asarray(cols)),
         batch_size=min(block(x), rows.size))
     out = jnp.zeros((n, n), upper.dtype)
-    return out.at[rows, cols].set(upper).at[cols, rows].set(upper)
+    out = out.at[rows, cols].set(upper).at[cols, rows].set(upper)
+    return out.at[np.arange(n), np.arange(n)].set(diag)
 
   def diag(x):
     return stats(x)[1]
