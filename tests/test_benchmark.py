@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dsr.report import records
-from experiments import benchmark
+from experiments import benchmark, measure
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = benchmark.Config(shrink=16, repeats=3, seconds=1.0, memory=False)
@@ -45,7 +45,7 @@ def test_vector_kernels_and_kip_agree_with_neural_tangents(tmp_path, capsys):
 
 def test_image_kernels_report_time_and_memory(tmp_path, monkeypatch):
   peaks = {'ours': 2.0, 'nt': 6.0}
-  monkeypatch.setattr(benchmark, '_peak_mb', lambda *args: peaks[args[-1]])
+  monkeypatch.setattr(measure, 'peak_mb', lambda *args: peaks[args[-1]])
   metrics = benchmark.run(
       _config(tmp_path, only='nopool', memory=True, shrink=4))
   assert set(metrics) == {
@@ -59,7 +59,7 @@ def test_without_neural_tangents_its_columns_say_so(
   def missing(name):
     raise metadata.PackageNotFoundError(name)
 
-  monkeypatch.setattr(benchmark.metadata, 'version', missing)
+  monkeypatch.setattr(metadata, 'version', missing)
   metrics = benchmark.run(_config(tmp_path, only='fcn2_2000'))
   assert list(metrics) == ['fcn2_2000x2000_ours_per_matmul']
   row = _rows(tmp_path)['fcn2_2000x2000']
@@ -84,26 +84,26 @@ def test_rivals_take_turns_and_ratios_are_of_the_same_round():
 
   calls = {'matmul': functools.partial(call, 'a', 0.004),
            'ours': functools.partial(call, 'b', 0.02)}
-  _, seconds = benchmark._race(calls, SMALL, 'sleep')
+  _, seconds = measure.race(
+      calls, repeats=SMALL.repeats, seconds=SMALL.seconds)
   assert ''.join(order) == 'ab' * (1 + SMALL.repeats)
   assert np.median(seconds['ours'] / seconds['matmul']) > 2
   assert {len(s) for s in seconds.values()} == {SMALL.repeats}
 
 
 def test_a_slow_case_stops_early_but_not_before_three_rounds():
-  config = dataclasses.replace(SMALL, repeats=50, seconds=0.0)
-  _, seconds = benchmark._race({'ours': lambda: jnp.zeros(1)}, config, 'none')
+  _, seconds = measure.race(
+      {'ours': lambda: jnp.zeros(1)}, repeats=50, seconds=0.0)
   assert len(seconds['ours']) == 3
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_peak_memory_is_that_of_the_call():
-  peak = benchmark._peak_mb(_thirty_two_mb, benchmark.GRAMS[0], SMALL, 'ours')
+  peak = measure.peak_mb(_thirty_two_mb, (), 'ours')
   assert 30 < peak < 40
 
 
-def _thirty_two_mb(case, config):
-  del case, config
+def _thirty_two_mb():
   make = jax.jit(lambda x: x + jnp.zeros((8_000_000,), jnp.float32))
   return {'ours': lambda: make(jnp.ones((), jnp.float32))}
 
