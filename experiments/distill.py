@@ -11,9 +11,8 @@ README.md has a table of commands with device, time and numbers to expect.
 """
 import dataclasses
 import functools
-import pathlib
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from absl import logging
 import jax
@@ -24,16 +23,10 @@ import optax
 from dsr import checks, data as data_lib, kernels, krr, loop, nets, train
 from dsr.distill import kip, label_solve, rkip, support as support_lib, targets
 from dsr.probes import intervals
-from dsr.report import figures, records
-from dsr.types import Dataset, Examples, KernelFn, Status
-from experiments import launch
-
-# Test accuracy of the best KIP-FC row of arXiv:2107.13034, by images per class.
-CLAIMED = {
-    'mnist': {1: 0.855, 10: 0.972, 50: 0.984},
-    'cifar10': {1: 0.405, 10: 0.531, 50: 0.586},
-}
-_VALIDATION = 5000  # At most so many validation examples.
+from dsr.types import Examples, KernelFn, Status
+from experiments import launch, results
+from experiments.problem import Problem, prepare
+from experiments.results import Learned
 
 # One object for each name and one program for each shape: several runs in a
 # process, such as the demo's, then compile once.
@@ -74,46 +67,15 @@ class Config:
   workdir: str = 'out/distill'  # Where the results go.
 
 
-class Problem(NamedTuple):
-  """The data as solvers see them: transformed, with encoded labels."""
-
-  train: Dataset
-  test: Dataset
-  validation: Dataset
-  transform: data_lib.Transform
-  start: Dataset  # The random subset: init, and the baseline.
-
-  def inputs(self, dataset: Dataset) -> jax.Array:
-    """`dataset.x` after the transform, on the device."""
-    return jnp.asarray(data_lib.map_host(self.transform.apply, dataset.x))
-
-  def examples(self, dataset: Dataset) -> Examples:
-    """Inputs and encoded targets."""
-    return Examples(self.inputs(dataset), encoded(dataset))
-
-
-def encoded(dataset: Dataset) -> jax.Array:
-  """The targets of `dataset`: +-1 for two classes, else one-hot less 1/C."""
-  style = 'sign' if dataset.num_classes == 2 else 'centred'
-  return data_lib.encode(dataset.y, dataset.num_classes, style=style)
-
-
-class Learned(NamedTuple):
-  """What a method hands back."""
-
-  examples: Examples
-  steps: np.ndarray  # At which the validation accuracy was taken.
-  accuracy: np.ndarray
-  loss: np.ndarray  # Of every step.
-  status: Status
-
-
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
   check(config)
   kernel_fn = _kernel(config.kernel)
-  problem = _prepare(config)
+  problem = prepare(
+      config.dataset, data_dir=config.data_dir, transform=config.transform,
+      images_per_class=config.images_per_class, max_train=config.max_train,
+      validation=config.validation, seed=config.seed)
   baseline = problem.examples(problem.start)
   learned = _METHODS[config.method](config, kernel_fn, problem, baseline)
   metrics = {
@@ -128,7 +90,8 @@ def run(config: Config) -> dict[str, Any]:
       metrics |= _network_accuracies(config, learned.examples, problem)
     except KeyboardInterrupt:  # The distilled set is worth keeping.
       learned = learned._replace(status=Status.INTERRUPTED)
-  _write(config, problem, learned, metrics, time.monotonic() - began)
+  results.write(config, problem, learned, metrics,
+                wall_time=time.monotonic() - began)
   for name, value in metrics.items():
     logging.info('%s = %.2f %% [%.2f, %.2f]', name,
                  *(100 * v for v in (value.value, value.low, value.high)))
@@ -174,24 +137,6 @@ def check(config: Config) -> None:
 
 def _names(flag: str) -> list[str]:
   return [name for name in flag.split(',') if name]
-
-
-def _prepare(config: Config) -> Problem:
-  splits = data_lib.load(
-      config.dataset, data_dir=config.data_dir, seed=config.seed)
-  key_limit, key_split, key_start = jax.random.split(
-      jax.random.key(config.seed), 3)
-  rest = splits.train
-  if config.max_train:
-    rest = data_lib.balanced_subset(
-        key_limit, rest, config.max_train // rest.num_classes)
-  size = min(_VALIDATION, round(config.validation * len(rest)))
-  validation = rest.take(np.arange(0))
-  if size:  # For every method, so that all start from the same images.
-    rest, validation = data_lib.split(key_split, rest, size)
-  start = data_lib.balanced_subset(key_start, rest, config.images_per_class)
-  transform = data_lib.transforms.by_name(config.transform, rest.x)
-  return Problem(rest, splits.test, validation, transform, start)
 
 
 def _random(config, kernel_fn, problem, baseline) -> Learned:
@@ -312,35 +257,6 @@ def _network_accuracies(config, examples, problem) -> dict[str, Any]:
     metrics[f'{name}_accuracy'] = intervals.mean_t(scores.accuracy)
     metrics.setdefault('network_accuracy', metrics[f'{name}_accuracy'])
   return metrics
-
-
-def _write(config, problem, learned, metrics, seconds) -> None:
-  folder = pathlib.Path(config.workdir)
-  folder.mkdir(parents=True, exist_ok=True)
-  pixels = data_lib.map_host(
-      problem.transform.invert, np.asarray(learned.examples.x))
-  labels = problem.start.y
-  rows = pixels.reshape(-1, config.images_per_class, *pixels.shape[1:])
-  figures.image_grid(folder / 'images.png', rows[:, :10],
-                     row_labels=labels[::config.images_per_class].tolist(),
-                     title=f'{config.method}, {config.dataset}')
-  if learned.loss.size:
-    series = {'training batch': (np.arange(len(learned.loss)), learned.loss)}
-    figures.loss_curve(folder / 'curve.png', series, log=True,
-                       title=f'{config.method}, {config.dataset}')
-  claimed = {}
-  if config.method == 'kip' and config.kernel.startswith('fcn'):
-    value = CLAIMED.get(config.dataset, {}).get(config.images_per_class)
-    claimed = {'krr_accuracy': value} if value else {}
-  records.write(
-      folder, config=config, metrics=metrics, wall_time=seconds,
-      claimed=claimed,
-      arrays={'images': pixels, 'inputs': learned.examples.x,
-              'targets': learned.examples.y, 'labels': labels},
-      extra={'status': learned.status, 'steps_done': len(learned.loss),
-             'validation_steps': learned.steps,
-             'validation_accuracy': learned.accuracy,
-             'num_train': len(problem.train), 'num_test': len(problem.test)})
 
 
 if __name__ == '__main__':

@@ -25,7 +25,8 @@ from dsr import checks, data as data_lib, kernels, krr, linalg
 from dsr.probes import intervals
 from dsr.report import records
 from dsr.types import Dataset, Examples, KernelFn
-from experiments import distill, launch
+from experiments import launch
+from experiments.problem import encoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def run(config: Config) -> dict[str, Any]:
                  len(splits.train), how)
     transform = data_lib.transforms.by_name(config.transform, train.x)
     inputs = lambda x: jnp.asarray(data_lib.map_host(transform.apply, x))
-    examples = Examples(inputs(train.x), distill.encoded(train))
+    examples = Examples(inputs(train.x), encoded(train))
     x_test = inputs(splits.test.x)
   predict = _fit(config, kernel_fn, examples, seconds)
   with _timed('predict', seconds):

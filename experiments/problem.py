@@ -1,0 +1,65 @@
+"""A dataset as the methods see it: split, transformed, with encoded labels."""
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsr import data as data_lib
+from dsr.types import Dataset, Examples
+
+_VALIDATION = 5000  # At most so many validation examples.
+
+
+class Problem(NamedTuple):
+  """The data as solvers see them: transformed, with encoded labels."""
+
+  train: Dataset
+  test: Dataset
+  validation: Dataset
+  transform: data_lib.Transform
+  start: Dataset  # The random subset: init, and the baseline.
+
+  def inputs(self, dataset: Dataset) -> jax.Array:
+    """`dataset.x` after the transform, on the device."""
+    return jnp.asarray(data_lib.map_host(self.transform.apply, dataset.x))
+
+  def examples(self, dataset: Dataset) -> Examples:
+    """Inputs and encoded targets."""
+    return Examples(self.inputs(dataset), encoded(dataset))
+
+
+def encoded(dataset: Dataset) -> jax.Array:
+  """The targets of `dataset`: +-1 for two classes, else one-hot less 1/C."""
+  style = 'sign' if dataset.num_classes == 2 else 'centred'
+  return data_lib.encode(dataset.y, dataset.num_classes, style=style)
+
+
+def prepare(
+    dataset: str, *, data_dir: str | None, transform: str,
+    images_per_class: int, max_train: int, validation: float, seed: int
+) -> Problem:
+  """Loads and splits a dataset, fits the transform, draws the start.
+
+  Args:
+    dataset: for `data.load`.
+    data_dir: for `data.load`.
+    transform: for `data.transforms.by_name`; fitted to the training set.
+    images_per_class: of the start.
+    max_train: examples kept of the training set, balanced; 0 means all.
+    validation: share of these held out, at most 5000 examples.
+    seed: of all that is drawn.
+  """
+  splits = data_lib.load(dataset, data_dir=data_dir, seed=seed)
+  key_limit, key_split, key_start = jax.random.split(jax.random.key(seed), 3)
+  rest = splits.train
+  if max_train:
+    rest = data_lib.balanced_subset(
+        key_limit, rest, max_train // rest.num_classes)
+  size = min(_VALIDATION, round(validation * len(rest)))
+  held_out = rest.take(np.arange(0))
+  if size:  # For every method, so that all start from the same images.
+    rest, held_out = data_lib.split(key_split, rest, size)
+  start = data_lib.balanced_subset(key_start, rest, images_per_class)
+  fitted = data_lib.transforms.by_name(transform, rest.x)
+  return Problem(rest, splits.test, held_out, fitted, start)

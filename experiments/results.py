@@ -1,0 +1,65 @@
+"""What a distillation leaves in its workdir: arrays, pictures, a record."""
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dsr import data as data_lib
+from dsr.report import figures, records
+from dsr.types import Examples, Status
+from experiments.problem import Problem
+
+# Test accuracy of the best KIP-FC row of arXiv:2107.13034, by images per class.
+CLAIMED = {
+    'mnist': {1: 0.855, 10: 0.972, 50: 0.984},
+    'cifar10': {1: 0.405, 10: 0.531, 50: 0.586},
+}
+
+
+class Learned(NamedTuple):
+  """What a method hands back."""
+
+  examples: Examples
+  steps: np.ndarray  # At which the validation accuracy was taken.
+  accuracy: np.ndarray
+  loss: np.ndarray  # Of every step.
+  status: Status
+
+
+def write(config: Any, problem: Problem, learned: Learned,
+          metrics: dict[str, Any], *, wall_time: float) -> None:
+  """Writes `distilled.npz`, `images.png`, `curve.png` and `record.json`.
+
+  Args:
+    config: an `experiments.distill.Config`.
+    problem: what was distilled.
+    learned: the result, in transformed space; its pixels are written too.
+    metrics: of the record.
+    wall_time: seconds of the whole run.
+  """
+  folder = pathlib.Path(config.workdir)
+  folder.mkdir(parents=True, exist_ok=True)
+  pixels = data_lib.map_host(
+      problem.transform.invert, np.asarray(learned.examples.x))
+  labels = problem.start.y
+  rows = pixels.reshape(-1, config.images_per_class, *pixels.shape[1:])
+  figures.image_grid(folder / 'images.png', rows[:, :10],
+                     row_labels=labels[::config.images_per_class].tolist(),
+                     title=f'{config.method}, {config.dataset}')
+  if learned.loss.size:
+    series = {'training batch': (np.arange(len(learned.loss)), learned.loss)}
+    figures.loss_curve(folder / 'curve.png', series, log=True,
+                       title=f'{config.method}, {config.dataset}')
+  claimed = {}
+  if config.method == 'kip' and config.kernel.startswith('fcn'):
+    value = CLAIMED.get(config.dataset, {}).get(config.images_per_class)
+    claimed = {'krr_accuracy': value} if value else {}
+  records.write(
+      folder, config=config, metrics=metrics, wall_time=wall_time,
+      claimed=claimed,
+      arrays={'images': pixels, 'inputs': learned.examples.x,
+              'targets': learned.examples.y, 'labels': labels},
+      extra={'status': learned.status, 'steps_done': len(learned.loss),
+             'validation_steps': learned.steps,
+             'validation_accuracy': learned.accuracy,
+             'num_train': len(problem.train), 'num_test': len(problem.test)})
