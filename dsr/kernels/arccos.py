@@ -99,7 +99,7 @@ def _bend_jvp(primals, tangents):
 
 
 def _fold(h):
-  w = jnp.minimum(h, 1 - h)
+  w = jnp.maximum(jnp.minimum(h, 1 - h), 0)  # Rounding may leave [0, 1].
   return w, jnp.sqrt(w)
 
 

@@ -165,24 +165,61 @@ def Relu() -> Layer:
 
   def variance(q, gap):
     del gap
-    root = numerics.safe_sqrt(q)
-    return 0.5 * q, (root, numerics.safe_divide(jnp.ones_like(root), root))
+    return 0.5 * q, q
 
   def pair(tape1, tape2, at, joint_out):
     del joint_out
-    root1, root2 = _spread(tape1[0], tape2[0], at.gap)
-    inv1, inv2 = _spread(tape1[1], tape2[1], at.gap)
-    s = root1 * root2
-    excess = at.gap - 0.5 * (root1 - root2) ** 2  # s (1 - c)
-    h = jnp.clip(excess * (inv1 * (0.5 * inv2)), 0, 1)
-    bend = s * arccos.bend(h)
-    rest = s - excess  # s c
-    return Pair(
-        0.5 * (at.gap - (jnp.maximum(-rest, 0) + bend)),
-        0.5 * (jnp.maximum(rest, 0) + bend),
-        None if at.ntk is None else 0.5 * at.ntk * arccos.kappa0(h))
+    return _relu(*_spread(tape1, tape2, at.gap), at.gap, at.ntk)
 
   return Layer(variance, pair, 'Relu')
+
+
+@jax.custom_jvp
+def _relu(q1, q2, gap, ntk):
+  root1, root2, inv1, inv2 = _roots(q1, q2)
+  s = root1 * root2
+  excess = gap - 0.5 * (root1 - root2) ** 2  # s (1 - c)
+  h = excess * (inv1 * (0.5 * inv2))
+  bend = s * arccos.bend(h)
+  rest = s - excess  # s c
+  return Pair(
+      0.5 * (gap - (jnp.maximum(-rest, 0) + bend)),
+      0.5 * (jnp.maximum(rest, 0) + bend),
+      None if ntk is None else 0.5 * ntk * arccos.kappa0(h))
+
+
+@_relu.defjvp
+def _relu_jvp(primals, tangents):
+  r"""Closed form: a backward pass sums one (N, M) array for each variance.
+
+  dk' = (\kappa_0 dk + (s sin \theta / \pi) d log(q1 q2) / 2) / 2, and
+  dh = (dgap - de) / (2 s) - h d log(q1 q2) / 2.
+  """
+  q1, q2, gap, ntk = primals
+  dq1, dq2, dgap, dntk = tangents
+  root1, root2, inv1, inv2 = _roots(q1, q2)
+  inv = inv1 * (0.5 * inv2)
+  h = (gap - 0.5 * (root1 - root2) ** 2) * inv
+  slope1, slope2 = dq1 * inv1, dq2 * inv2  # dq / sqrt q
+  dlog = 0.5 * (slope1 * inv1 + slope2 * inv2)  # d log s
+  k0, dmean = arccos.kappa0(h), 0.5 * (dq1 + dq2)
+  half_sine = numerics.safe_sqrt(h * (1 - h))
+  turn = (2 / math.pi) * root1 * root2 * half_sine * dlog
+  dgap_out = 0.5 * ((1 - k0) * dmean + k0 * dgap - turn)
+  dnngp = 0.5 * (k0 * (dmean - dgap) + turn)
+  if ntk is not None:
+    dh = inv * (dgap - 0.5 * (root1 - root2) * (slope1 - slope2)) - h * dlog
+    # d kappa_0 = -2 / (pi sin theta) dh; 0 at the kinks, see `arccos.kappa0`.
+    dk0 = (-1 / math.pi) * numerics.safe_divide(dh, half_sine)
+    dntk = 0.5 * (k0 * dntk + ntk * dk0)
+  return _relu(*primals), Pair(dgap_out, dnngp, dntk)
+
+
+def _roots(q1, q2):
+  """sqrt q1, sqrt q2 and their inverses, 0 for a zero vector."""
+  root1, root2 = numerics.safe_sqrt(q1), numerics.safe_sqrt(q2)
+  return (root1, root2, numerics.safe_divide(jnp.ones_like(root1), root1),
+          numerics.safe_divide(jnp.ones_like(root2), root2))
 
 
 def Erf() -> Layer:

@@ -54,7 +54,7 @@ def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
   def start(q1, q2, gap):
     if gap.ndim == 4:
       q1, q2 = q1[:, :, None, None], q2[None, None, :, :]
-    return Pair(gap, 0.5 * (q1 + q2) - gap, None)
+    return Pair(gap, (0.5 * q1 + 0.5 * q2) - gap, None)
 
   def advance(layer, tape1, tape2, pair, joint, true):
     step = lambda pair: layer.pair(tape1, tape2, pair, joint)
