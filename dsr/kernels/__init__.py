@@ -5,12 +5,11 @@ from dsr.kernels.layers import (
     AvgPool,
     Conv,
     Dense,
-    Erf,
     Flatten,
     GlobalAvgPool,
-    Relu,
 )
 from dsr.kernels.network import serial
+from dsr.kernels.nonlinearities import Erf, Relu
 
 __all__ = ['AvgPool', 'Conv', 'Dense', 'Erf', 'Flatten', 'GlobalAvgPool',
            'Relu', 'by_name', 'convnet', 'fcn', 'gram', 'myrtle', 'serial']

@@ -7,10 +7,10 @@ import math
 import re
 
 from dsr import checks, types
-from dsr.kernels import layers, network
+from dsr.kernels import layers, network, nonlinearities
 
 _HE = math.sqrt(2)
-_NONLINEARITIES = {'relu': layers.Relu, 'erf': layers.Erf}
+_NONLINEARITIES = {'relu': nonlinearities.Relu, 'erf': nonlinearities.Erf}
 # Conv blocks between the pools, after the first (arXiv:2003.02237).
 _MYRTLE = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
 
@@ -45,7 +45,7 @@ def convnet(depth: int = 3, *, pooling: bool = True, W_std: float = _HE,
     ValueError: `depth < 1`, bad scales, or an unknown name.
   """
   checks.at_least('depth', depth, 1)
-  block = [layers.Conv(3, W_std, b_std, padding), layers.Relu()]
+  block = [layers.Conv(3, W_std, b_std, padding), nonlinearities.Relu()]
   block += [layers.AvgPool(2)] if pooling else []
   return network.serial(
       *block * depth, layers.Flatten(), layers.Dense(W_std, b_std), get=get,
@@ -60,7 +60,7 @@ def myrtle(depth: int = 5, *, W_std: float = _HE, b_std: float = 0.1,
     ValueError: another `depth`, bad scales, or an unknown name.
   """
   checks.one_of('depth', depth, _MYRTLE)
-  block = [layers.Conv(3, W_std, b_std, padding), layers.Relu()]
+  block = [layers.Conv(3, W_std, b_std, padding), nonlinearities.Relu()]
   first, second, third = _MYRTLE[depth]
   return network.serial(
       *block, *block * first, layers.AvgPool(2), *block * second,

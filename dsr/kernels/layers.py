@@ -9,8 +9,8 @@ A pair is described by
   ntk      \Theta(x, x'), None before the first weights.
 
 Every linear layer maps gap linearly and its bias drops out; the ReLU maps it
-without cancellation (see `arccos`). So x = x' gives exactly 0 at any depth and
-near-duplicates keep their digits, which k(x, x') itself cannot do.
+without cancellation (see `nonlinearities`). So x = x' gives exactly 0 at any
+depth and near-duplicates keep their digits, which k(x, x') itself cannot do.
 
 Shapes: without space q, gap and ntk are scalars. With space q is (H, W); gap
 and ntk are (H, W) where both inputs are looked at in the same position
@@ -30,8 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from dsr import checks, numerics
-from dsr.kernels import arccos
+from dsr import checks
 
 Map = Float[Array, '...']
 
@@ -154,117 +153,6 @@ def Conv(kernel_size: int = 3, W_std: float = 1.0, b_std: float = 0.0,
                spatial=True)
 
 
-def Relu() -> Layer:
-  r"""k' = sqrt(q1 q2) \kappa_1(c) / 2;  \Theta' = \Theta \kappa_0(c) / 2.
-
-  With e = (sqrt q1 - sqrt q2)^2 / 2 and s = sqrt(q1 q2) the angle comes from
-  h = (1 - c) / 2 = (gap - e) / (2 s), and
-  gap' = (gap - s bend(h)) / 2 for c >= 0, a difference that keeps its digits.
-  A zero vector has k' = 0 with everything.
-  """
-
-  def variance(q, gap):
-    del gap
-    return 0.5 * q, q
-
-  def pair(tape1, tape2, at, joint_out):
-    del joint_out
-    return _relu(*_spread(tape1, tape2, at.gap), at.gap, at.ntk)
-
-  return Layer(variance, pair, 'Relu')
-
-
-@jax.custom_jvp
-def _relu(q1, q2, gap, ntk):
-  root1, root2, inv1, inv2 = _roots(q1, q2)
-  s = root1 * root2
-  excess = gap - 0.5 * (root1 - root2) ** 2  # s (1 - c)
-  h = excess * (inv1 * (0.5 * inv2))
-  bend = s * arccos.bend(h)
-  rest = s - excess  # s c
-  return Pair(
-      0.5 * (gap - (jnp.maximum(-rest, 0) + bend)),
-      0.5 * (jnp.maximum(rest, 0) + bend),
-      None if ntk is None else 0.5 * ntk * arccos.kappa0(h))
-
-
-@_relu.defjvp
-def _relu_jvp(primals, tangents):
-  r"""Closed form: a backward pass sums one (N, M) array for each variance.
-
-  dk' = (\kappa_0 dk + (s sin \theta / \pi) d log(q1 q2) / 2) / 2, and
-  dh = (dgap - de) / (2 s) - h d log(q1 q2) / 2.
-  """
-  q1, q2, gap, ntk = primals
-  dq1, dq2, dgap, dntk = tangents
-  root1, root2, inv1, inv2 = _roots(q1, q2)
-  inv = inv1 * (0.5 * inv2)
-  h = (gap - 0.5 * (root1 - root2) ** 2) * inv
-  slope1, slope2 = dq1 * inv1, dq2 * inv2  # dq / sqrt q
-  dlog = 0.5 * (slope1 * inv1 + slope2 * inv2)  # d log s
-  k0, dmean = arccos.kappa0(h), 0.5 * (dq1 + dq2)
-  half_sine = numerics.safe_sqrt(h * (1 - h))
-  turn = (2 / math.pi) * root1 * root2 * half_sine * dlog
-  dgap_out = 0.5 * ((1 - k0) * dmean + k0 * dgap - turn)
-  dnngp = 0.5 * (k0 * (dmean - dgap) + turn)
-  if ntk is not None:
-    dh = inv * (dgap - 0.5 * (root1 - root2) * (slope1 - slope2)) - h * dlog
-    # d kappa_0 = -2 / (pi sin theta) dh; 0 at the kinks, see `arccos.kappa0`.
-    dk0 = (-1 / math.pi) * numerics.safe_divide(dh, half_sine)
-    dntk = 0.5 * (k0 * dntk + ntk * dk0)
-  return _relu(*primals), Pair(dgap_out, dnngp, dntk)
-
-
-def _roots(q1, q2):
-  """sqrt q1, sqrt q2 and their inverses, 0 for a zero vector."""
-  root1, root2 = numerics.safe_sqrt(q1), numerics.safe_sqrt(q2)
-  return (root1, root2, numerics.safe_divide(jnp.ones_like(root1), root1),
-          numerics.safe_divide(jnp.ones_like(root2), root2))
-
-
-def Erf() -> Layer:
-  r"""k' = (2 / \pi) arcsin z, with z = 2 k / sqrt((1 + 2 q1) (1 + 2 q2)).
-
-  \Theta' = \Theta (4 / \pi) / sqrt((1 + 2 q1) (1 + 2 q2) - 4 k^2). Refs:
-  Williams (1997), Computing with infinite networks.
-  """
-
-  def variance(q, gap):
-    del gap
-    return (2 / math.pi) * jnp.arcsin(2 * q / (1 + 2 * q)), q
-
-  def pair(tape1, tape2, at, joint_out):
-    del joint_out
-    gap = at.gap
-    q1, q2 = _spread(tape1, tape2, gap)
-    a1, a2 = 1 + 2 * q1, 1 + 2 * q2
-    root1, root2 = jnp.sqrt(a1), jnp.sqrt(a2)
-    k = 0.5 * (q1 + q2) - gap
-    z = 2 * k / (root1 * root2)
-    # 1 - z^2 without the difference of two numbers near 1:
-    # q1 q2 - k^2 = gap (mean + k) - (q1 - q2)^2 / 4.
-    rest = (1 + 2 * (q1 + q2) + 4 * gap * (0.5 * (q1 + q2) + k)
-            - (q1 - q2) ** 2) / (a1 * a2)
-
-    def arc(q, q_other, root, root_other):
-      """arcsin(2 q / (1 + 2 q)) - arcsin(z), from differences of inputs."""
-      own = 2 * q / root**2
-      half_diff = 0.5 * (q - q_other)  # q - k = half_diff + gap
-      excess = 2 / (root**2 * root_other) * (
-          root * (half_diff + gap)
-          - q * (4 * half_diff) / (root + root_other))
-      c, c_own = jnp.sqrt(rest), jnp.sqrt(1 + 4 * q) / root**2
-      sine = excess * (c + z * (own + z) / (c + c_own))
-      return jnp.arctan2(sine, c_own * c + own * z)
-
-    gap = (arc(q1, q2, root1, root2) + arc(q2, q1, root2, root1)) / math.pi
-    slope = (4 / math.pi) / (root1 * root2 * jnp.sqrt(rest))
-    return Pair(gap, (2 / math.pi) * jnp.arcsin(z),
-                None if at.ntk is None else at.ntk * slope)
-
-  return Layer(variance, pair, 'Erf')
-
-
 def AvgPool(window: int = 2) -> Layer:
   r"""Mean over window x window tiles, as many as fit (stride = window).
 
@@ -312,7 +200,7 @@ def _pool(window_of, name, squeeze=False):
       return x if joint_out else _diagonal(x, squeeze)
 
     gap = pool(at.gap)
-    inner1, inner2 = _spread(tape1[0], tape2[0], gap)
+    inner1, inner2 = spread(tape1[0], tape2[0], gap)
     gap = gap - inner1 - inner2
     nngp = _mean(tape1[1], tape2[1], gap) - gap
     return Pair(gap, nngp, None if at.ntk is None else pool(at.ntk))
@@ -334,7 +222,7 @@ def Flatten() -> Layer:
   return Layer(variance, pair, 'Flatten')
 
 
-def _spread(a1, a2, gap):
+def spread(a1: Map, a2: Map, gap: Map) -> tuple[Map, Map]:
   """The two inputs' maps, shaped to broadcast against gap."""
   if gap.ndim == 4:
     return a1[:, :, None, None], a2[None, None, :, :]
@@ -342,7 +230,7 @@ def _spread(a1, a2, gap):
 
 
 def _mean(q1, q2, gap):
-  q1, q2 = _spread(q1, q2, gap)
+  q1, q2 = spread(q1, q2, gap)
   return 0.5 * (q1 + q2)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsr import numerics
-from dsr.kernels import layers, network
+from dsr.kernels import layers, network, nonlinearities
 from tests.kernels import stacks
 from tests.kernels.stacks import (
     ERF,
@@ -159,7 +159,7 @@ def test_gap_keeps_the_digits_that_the_kernel_loses():
   """Through Dense and ReLU, at a distance of 1e-6, to 1e-5 of the gap."""
   q1, gap = np.float32(1.3), np.float32(1e-12)
   q2 = q1  # Equal norms: the direction differs.
-  dense, relu = layers.Dense(1.5, 0.2), layers.Relu()
+  dense, relu = layers.Dense(1.5, 0.2), nonlinearities.Relu()
   pair = layers.Pair(gap, q1 - gap, None)
   for layer in (dense, relu, dense, relu):
     q1, tape1 = layer.variance(q1, jnp.zeros((), 'float32'))
