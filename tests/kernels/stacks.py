@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr.kernels import layers, network, stax
+from dsr import kernels
+from dsr.kernels import network, stax
 
 
 def dense(W_std=1.4, b_std=0.3):
@@ -44,7 +45,7 @@ def myrtle5(*scales):
 
 def ours(stack, get='ntk'):
   return network.serial(
-      *(getattr(layers, name)(**kwargs) for name, kwargs in stack), get=get)
+      *(getattr(kernels, name)(**kwargs) for name, kwargs in stack), get=get)
 
 
 def theirs(stack, get='ntk'):
