@@ -62,6 +62,12 @@ def _floating(name, x, *, rank, letters):
     raise ValueError(f'`{name}` must be floating point, got {x.dtype}.')
 
 
+def precision(name: str, x: Any) -> None:
+  """`x` is float32 or float64: less cannot hold a kernel's digits."""
+  if x.dtype not in (jnp.float32, jnp.float64):
+    raise ValueError(f'`{name}` must be float32 or float64, got {x.dtype}.')
+
+
 def targets(name: str, y: Any, *, rows: int) -> None:
   """`y` is a floating (N, C) array of N = `rows` encoded labels."""
   _floating(name, y, rank=2, letters='(N, C)')

@@ -33,8 +33,8 @@ def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
 
   Returns:
     A `KernelFn` on (N, H, W, C) images, or on (N, D) vectors if the first
-    layer takes vectors (`Flatten` takes both). Inputs are floating point, and
-    the kernel has their dtype. Input covariance: <x, x'> / D, or / C a pixel.
+    layer takes vectors (`Flatten` takes both). Inputs are float32 or float64,
+    and the kernel has their dtype. Input covariance: <x, x'> / D, or / C a pixel.
 
   Raises:
     ValueError: no layers; space needed after it was flattened, or left at the
@@ -92,15 +92,18 @@ def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
 
   def checked_cross(x1, x2):
     check_input('x1', x1)
+    checks.precision('x1', x1)
     checks.inputs('x2', x2, like=x1)
     return cross(x1, x2)
 
   def checked_symmetric(x):
     check_input('x1', x)
+    checks.precision('x1', x)
     return symmetric(x)
 
   def checked_diag(x):
     check_input('x', x)
+    checks.precision('x', x)
     return diag(x)
 
   return types.KernelFn(

@@ -253,6 +253,10 @@ def test_bad_input_is_named():
     vectors(x, x.astype('float32'))
   with pytest.raises(ValueError, match='`x1` must be floating point, got int'):
     vectors(np.ones((3, 6), int))
+  for call in (vectors.symmetric, images.diag):
+    low = (x if call is vectors.symmetric else image).astype(jnp.bfloat16)
+    with pytest.raises(ValueError, match='must be float32 or float64, got bfl'):
+      call(low)
   with pytest.raises(ValueError, match=r'`x1` must not be empty, got .*\(0, 6'):
     vectors(x[:0], x)
   with pytest.raises(ValueError, match='`x2` must not be empty'):
