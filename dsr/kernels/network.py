@@ -34,7 +34,8 @@ def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
   Returns:
     A `KernelFn` on (N, H, W, C) images, or on (N, D) vectors if the first
     layer takes vectors (`Flatten` takes both). Inputs are float32 or float64,
-    and the kernel has their dtype. Input covariance: <x, x'> / D, or / C a pixel.
+    and the kernel has their dtype. Input covariance: <x, x'> / D for vectors,
+    <x(p), x'(p')> / C for images.
 
   Raises:
     ValueError: no layers; space needed after it was flattened, or left at the
