@@ -127,6 +127,12 @@ def check(config: Config) -> None:
   checks.within('validation', config.validation, 0, 0.9)
   if config.keep == 'best' and not config.validation:
     raise ValueError('`keep=best` needs `validation` above 0, got 0.')
+  if config.method != 'kip':
+    for name, off in (('loss', 'mse'), ('augment', 'none'),
+                      ('min_distance', 0)):
+      if (value := getattr(config, name)) != off:
+        raise ValueError(f'`{name}` must be {off} with {config.method}, whose '
+                         f'objective has no batches; got {value}.')
   for name in _names(config.networks):
     checks.one_of('networks', name, nets.NAMES)
   for name in config.transform.split('+'):
@@ -201,8 +207,8 @@ def _start(config, baseline) -> support_lib.Support:
 def _learn(config, kernel_fn, problem, baseline, solver, data) -> Learned:
   """Runs `solver`, keeping what does best on the validation split."""
   start = _start(config, baseline)
-  evals = -(-config.steps // config.eval_every)
-  kept = {'accuracy': np.full(evals, np.nan), 'best': -1.0,
+  # Of every look: at which step, and the accuracy; NaN without validation.
+  kept = {'steps': np.zeros(0, int), 'accuracy': np.zeros(0), 'best': -1.0,
           'x': np.asarray(start.x), 'y': np.asarray(start.y)}
   held_out = problem.validation
   if len(held_out):
@@ -210,11 +216,12 @@ def _learn(config, kernel_fn, problem, baseline, solver, data) -> Learned:
 
   def on_chunk(step, state, info):
     del info
-    now = -1.0
+    now = np.nan
     if len(held_out):
       now = _accuracy(kernel_fn, state.support.examples(), x_held_out,
                       held_out.y, config.ridge)
-      kept['accuracy'][-(-step // config.eval_every) - 1] = now
+    kept.update(steps=np.append(kept['steps'], step),
+                accuracy=np.append(kept['accuracy'], now))
     if config.keep == 'last' or now >= kept['best']:
       kept.update(best=now, x=np.asarray(state.support.x),
                   y=np.asarray(state.support.y))
@@ -235,11 +242,11 @@ def _learn(config, kernel_fn, problem, baseline, solver, data) -> Learned:
         f'The loss of {config.method} is not finite after step '
         f'{result.steps_done}: lower `learning_rate` (got '
         f'{config.learning_rate}) or raise `ridge` (got {config.ridge}).')
-  taken = np.flatnonzero(np.isfinite(kept['accuracy']))
+  looked = np.isfinite(kept['accuracy'])
   return Learned(
       Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y'])),
-      np.minimum((taken + 1) * config.eval_every, result.steps_done),
-      kept['accuracy'][taken], np.asarray(result.infos.loss), result.status)
+      kept['steps'][looked], kept['accuracy'][looked],
+      np.asarray(result.infos.loss), result.status)
 
 
 def _network_accuracies(config, examples, problem) -> dict[str, Any]:

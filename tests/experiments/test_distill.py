@@ -212,3 +212,24 @@ def test_bad_values_are_named_and_leave_no_files(tmp_path, fields, message):
   with pytest.raises(ValueError, match=message):
     _run(tmp_path / 'out', **fields)
   assert not (tmp_path / 'out').exists()
+
+
+def test_a_finished_run_is_extended_by_more_steps(tmp_path):
+  """With a constant rate; the result is that of one long run."""
+  for steps in (4, 8):
+    _run(tmp_path / 'twice', steps=steps)
+  _run(tmp_path / 'once', steps=8)
+  twice, once = _arrays(tmp_path / 'twice'), _arrays(tmp_path / 'once')
+  for name in once:
+    np.testing.assert_array_equal(twice[name], once[name])
+  extra = records.read(tmp_path / 'twice')['extra']
+  assert extra['validation_steps'] == [2, 4, 6, 8]
+
+
+@pytest.mark.errors
+def test_options_of_kip_are_refused_elsewhere(tmp_path):
+  for fields in ({'augment': 'flip'}, {'loss': 'cross_entropy'},
+                 {'min_distance': 0.1}):
+    name, = fields
+    with pytest.raises(ValueError, match=f'`{name}` must be .* with rkip'):
+      _run(tmp_path, method='rkip', **fields)
