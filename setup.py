@@ -42,6 +42,7 @@ setuptools.setup(
     extras_require={
         'cuda': ['jax[cuda12]>=0.10'],
         'test': ['beartype>=0.20', 'mpmath>=1.3', 'pytest>=8.3',
-                 'pytest-xdist>=3.6', 'ruff>=0.12', 'tensorflow>=2.20'],
+                 'pytest-xdist>=3.6', 'ruff>=0.12', 'scikit-image>=0.24',
+                 'tensorflow>=2.20'],
     },
 )
