@@ -5,5 +5,11 @@ hashable static arguments of `jax.jit`, and parameters are a plain pytree that
 `vmap` stacks over random starts and `jvp` / `vjp` differentiate.
 """
 from dsr.nets.convnet import ConvNet as ConvNet
+from dsr.nets.linearize import (
+    Linearised as Linearised,
+    linear_apply as linear_apply,
+    linearize as linearize,
+)
 from dsr.nets.mlp import MLP as MLP
 from dsr.nets.registry import NAMES as NAMES, build as build
+from dsr.nets.resnet import ResNet as ResNet

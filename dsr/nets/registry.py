@@ -5,11 +5,12 @@ import functools
 from flax import linen as nn
 
 from dsr import checks
-from dsr.nets import convnet, mlp
+from dsr.nets import convnet, mlp, resnet
 
 _BUILDERS = {
     'mlp': functools.partial(mlp.MLP, widths=(1024, 1024)),
     'convnet3': functools.partial(convnet.ConvNet, depth=3, width=128),
+    'resnet': functools.partial(resnet.ResNet, depth=8, width=16),
 }
 NAMES = tuple(_BUILDERS)
 

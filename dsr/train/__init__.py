@@ -1,5 +1,7 @@
-"""Finite networks: gradient descent, several starts at once, protocols."""
-from dsr.train.descent import LOSSES, Info, State, gradient_descent
+"""Finite networks: gradient descent, several starts at once, victims."""
+from dsr.train.batches import LOSSES
+from dsr.train.descent import Info, State, gradient_descent
+from dsr.train.linearised import solve_linearised
 from dsr.train.networks import (
     Trained,
     accuracy,
@@ -17,8 +19,19 @@ from dsr.train.protocol import (
     evaluate,
     make_optimizer,
 )
+from dsr.train.rate import automatic_rate, max_eigenvalue
+from dsr.train.victim import (
+    Checkpoint,
+    Recipe,
+    Victim,
+    check_recipe,
+    fit_victim,
+    outputs,
+)
 
 __all__ = ['CONDENSATION', 'FREPO', 'LOSSES', 'OPTIMIZERS', 'SCHEDULES',
-           'Evaluation', 'Info', 'Protocol', 'State', 'Trained', 'accuracy',
-           'evaluate', 'fit_networks', 'gradient_descent', 'init_networks',
-           'make_optimizer', 'predict']
+           'Checkpoint', 'Evaluation', 'Info', 'Protocol', 'Recipe', 'State',
+           'Trained', 'Victim', 'accuracy', 'automatic_rate', 'check_recipe',
+           'evaluate', 'fit_networks', 'fit_victim', 'gradient_descent',
+           'init_networks', 'make_optimizer', 'max_eigenvalue', 'outputs',
+           'predict', 'solve_linearised']

@@ -7,7 +7,6 @@ Axes: N, B, C as in `dsr.types`. A step is one update by the optimizer.
 """
 from collections.abc import Callable
 import functools
-import math
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -17,9 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 import optax
 
 from dsr import checks
+from dsr.train import batches
+from dsr.train.batches import LOSSES
 from dsr.types import Solver
-
-LOSSES = ('mse', 'cross_entropy')
 
 
 class State(NamedTuple):
@@ -67,10 +66,8 @@ def gradient_descent(
   def init(key, data):
     key_params, key = jax.random.split(key)
     params = module.init(key_params, data.x[:1])['params']
-    num = data.x.shape[0]
-    full = batch_size is None or batch_size >= num
     return State(params, optimizer.init(params), key, jnp.zeros((), jnp.int32),
-                 None if full else jnp.arange(num, dtype=jnp.int32))
+                 batches.first_order(data.x.shape[0], batch_size))
 
   def loss_fn(params, batch):
     out = module.apply({'params': params}, batch.x)
@@ -81,13 +78,8 @@ def gradient_descent(
   def next_batch(state, data):
     if state.order is None:
       return data, None
-    num = state.order.size
-    place = state.step % math.ceil(num / batch_size)
-    epoch_key = jax.random.fold_in(state.key, state.step)
-    order = jax.lax.cond(
-        place == 0, lambda: jax.random.permutation(epoch_key, state.order),
-        lambda: state.order)
-    rows = order[(place * batch_size + jnp.arange(batch_size)) % num]
+    rows, order = batches.next_rows(
+        state.key, state.step, state.order, batch_size)
     return jax.tree.map(lambda a: a[rows], data), order
 
   def step(state, data):

@@ -18,7 +18,8 @@ import optax
 
 from dsr import checks, loop
 from dsr.data import labels as labels_lib
-from dsr.train.descent import LOSSES, gradient_descent
+from dsr.train.batches import checked_examples
+from dsr.train.descent import gradient_descent
 from dsr.types import Examples, Status
 
 _STEPS_PER_DISPATCH = 100
@@ -111,7 +112,7 @@ def fit_networks(
   if parallel is None:
     parallel = 1 if jax.default_backend() == 'cpu' else num_networks
   checks.at_least('parallel', parallel, 1)
-  data = _checked(module, data, loss)
+  data = checked_examples(module, data, loss)
   solver = gradient_descent(module, optimizer, batch_size=batch_size, loss=loss,
                             augment=augment)
   states = _init_all(solver.init, jax.random.split(key, num_networks), data)
@@ -130,29 +131,6 @@ def fit_networks(
     raise KeyboardInterrupt
   curve = np.swapaxes(result.infos.loss, 1, 2).reshape(num_steps, num_networks)
   return Trained(module, result.state.params, curve)
-
-
-def _checked(module, data, loss) -> Examples:
-  """`data` as device arrays, once its shapes and values are seen to be fine."""
-  checks.inputs('data.x', data.x)
-  checks.targets('data.y', data.y, rows=data.x.shape[0])
-  checks.finite('data.x', data.x)
-  checks.finite('data.y', data.y)
-  checks.one_of('loss', loss, LOSSES)
-  y = np.asarray(data.y)
-  if loss == 'cross_entropy' and (
-      y.shape[1] < 2 or y.min() < 0 or np.abs(y.sum(axis=1) - 1).max() > 1e-3):
-    raise ValueError(
-        "`data.y` must hold probabilities (N, C) under loss 'cross_entropy', "
-        f'got values from {y.min():.3g} to {y.max():.3g} in {y.shape[1]} '
-        "columns; encode labels as 'one_hot', or use loss 'mse'.")
-  out = jax.eval_shape(
-      lambda k, x: module.init_with_output(k, x)[0], jax.random.key(0), data.x)
-  if out.shape != data.y.shape:
-    raise ValueError(
-        f'`module` has outputs of shape {out.shape}, expected '
-        f'{tuple(data.y.shape)} as in `data.y`.')
-  return Examples(jnp.asarray(data.x), jnp.asarray(data.y, data.x.dtype))
 
 
 def predict(

@@ -1,0 +1,434 @@
+r"""Training of one network until it fits its data: what an attacker is given.
+
+  L(\theta) = 1/(2N) sum_n |y_n - f(x_n; \theta)|^2           'mse'
+            = -1/N sum_n y_n . log softmax f(x_n; \theta)     'cross_entropy'
+            = 1/N sum_n softplus(-y_n f(x_n; \theta)), y = +-1,  if C = 1
+
+With the residual r = -dl/df, which is y - f, y - softmax f and y sigmoid(-y f),
+gradient descent with momentum \mu and rate \eta also accumulates the duals
+
+  m <- \mu m + r / N,   \alpha <- \alpha + \eta m,
+
+so that theta_T - theta_0 = sum_n \alpha_n . df(x_n)/d\theta, exactly and at any
+time if the network is linearised, else with each step's own df/d\theta.
+Axes: N examples, B batch, C outputs, S checkpoints. Ref: arXiv:2302.01428.
+"""
+from collections.abc import Sequence
+import functools
+import math
+import os
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+import numpy as np
+import optax
+
+from dsr import checks, loop, nets
+from dsr.train import batches, private, rate as rate_lib
+from dsr.train.descent import Info
+from dsr.types import Examples, Status
+
+_MOMENTUM = 0.9
+_CHUNK = 50  # Steps between two looks at the loss.
+
+
+class Recipe(NamedTuple):
+  """How a victim is trained: plain, hashable values.
+
+  Attributes:
+    loss: 'mse', on any targets; or 'cross_entropy', on probabilities (N, C),
+      or on +-1 if C = 1.
+    learning_rate: of momentum descent; None is `automatic_rate`.
+    momentum: in [0, 1); None is 0.9.
+    optimizer: an optax transformation instead of momentum descent. It has its
+      own rate and momentum.
+    batch_size: B; None trains on everything at each step.
+    weight_decay: times theta, added to the gradient.
+    clip: largest norm of an example's gradient (DP-SGD); None does not clip.
+    noise: standard deviation of DP-SGD's noise, in units of `clip`.
+  """
+
+  loss: str = 'mse'
+  learning_rate: float | None = None
+  momentum: float | None = None
+  optimizer: optax.GradientTransformation | None = None
+  batch_size: int | None = None
+  weight_decay: float = 0.0
+  clip: float | None = None
+  noise: float = 0.0
+
+
+DEFAULT = Recipe()
+
+
+class Checkpoint(NamedTuple):
+  """Parameters on the way.
+
+  Attributes:
+    step: steps behind them.
+    loss: there, as in `Victim.curve`.
+    params: theta_t.
+  """
+
+  step: int
+  loss: float
+  params: PyTree
+
+
+class Victim(NamedTuple):
+  """A trained network.
+
+  Attributes:
+    module: the architecture.
+    theta_0: parameters before training.
+    theta_T: parameters after training.
+    linearised: whether it is the first-order Taylor model around theta_0.
+    duals: (N, C), see the module's text; None where they are not defined: with
+      an `optimizer`, weight decay or clipping.
+    curve: (steps + 1,) mean squared error, over N and C, or mean cross-entropy
+      of the batch before each step, and of all data at the end.
+    checkpoints: those asked for and reached, by step.
+    learning_rate: of momentum descent; None otherwise.
+    status: CONVERGED below the tolerance, FINISHED after the last step, or
+      INTERRUPTED.
+  """
+
+  module: nn.Module
+  theta_0: PyTree
+  theta_T: PyTree
+  linearised: bool
+  duals: Float[Array, 'N C'] | None
+  curve: np.ndarray
+  checkpoints: tuple[Checkpoint, ...]
+  learning_rate: float | None
+  status: Status
+
+
+class State(NamedTuple):
+  """A victim in training."""
+
+  params: PyTree
+  opt_state: optax.OptState
+  duals: Float[Array, 'N C'] | None
+  velocity: Float[Array, 'N C'] | None  # Of the duals.
+  key: Key[Array, '']
+  step: Int[Array, '']
+  order: Int[Array, 'N'] | None  # This epoch's; None if all are one batch.
+  saved: 'Saved | None'
+
+
+class Saved(NamedTuple):
+  """Checkpoints so far, stacked: losses' first, then steps'."""
+
+  params: PyTree  # Leaves (S, ...).
+  step: Int[Array, 'S']  # -1 where not reached.
+  loss: Float[Array, 'S']
+
+
+class Given(NamedTuple):
+  """What a step reads and does not change."""
+
+  data: Examples
+  theta_0: PyTree | None  # None unless linearised.
+  rate: Float[Array, ''] | None  # None with an optimizer.
+  losses: Float[Array, '...']  # At which to save.
+  steps: Int[Array, '...']
+
+
+def fit_victim(
+    key: Key[Array, ''], module: nn.Module, data: Examples, *,
+    theta_0: PyTree | None = None, recipe: Recipe = DEFAULT,
+    linearised: bool = False, tolerance: float = 1e-10,
+    max_steps: int = 100_000, save_losses: Sequence[float] = (),
+    save_steps: Sequence[int] = (), workdir: str | os.PathLike | None = None,
+    fingerprint: str = '', progress: bool = True) -> Victim:
+  """Trains `module` on `data` until its loss is below `tolerance`.
+
+  Args:
+    key: of theta_0 unless given, of the automatic rate, batches and noise.
+    module: a Flax module without state besides its parameters.
+    data: x (N, ...) after `data.transforms`, float32 or float64, which is also
+      the dtype of training; y (N, C) targets.
+    theta_0: parameters to start from, in that dtype; None draws them.
+    recipe: see `Recipe`.
+    linearised: train the first-order Taylor model around theta_0;
+      `solve_linearised` is faster.
+    tolerance: of the loss as in `Victim.curve`, looked at every 50 steps; with
+      batches all those of an epoch must be below. 0 makes all steps.
+    max_steps: updates at most.
+    save_losses: a checkpoint is taken at the first loss at or below each.
+    save_steps: a checkpoint is taken after each of these many updates.
+    workdir: where the run is saved and from where it goes on; None: nowhere.
+    fingerprint: names the run there.
+    progress: see `loop.run`.
+
+  Raises:
+    ValueError: an argument out of range, data or parameters that do not fit,
+      or a checkpoint of another run.
+    FloatingPointError: the loss became infinite or NaN.
+  """
+  check_recipe(recipe)
+  checks.non_negative('tolerance', tolerance)
+  checks.at_least('max_steps', max_steps, 1)
+  for loss in save_losses:
+    checks.positive('save_losses', loss)
+  for step in save_steps:
+    checks.at_least('save_steps', step, 0)
+  data = batches.checked_examples(module, data, recipe.loss, logistic=True)
+  checks.precision('data.x', data.x)
+  key_params, key_rate, key = jax.random.split(key, 3)
+  if theta_0 is None:
+    theta_0 = _init(module, key_params, data.x[:1])
+  else:
+    theta_0 = checked_parameters('theta_0', theta_0, module, data)
+  rate = _rate(key_rate, module, theta_0, data, recipe)
+  num, dtype = len(data.x), data.x.dtype
+  given = Given(
+      data, theta_0 if linearised else None,
+      None if rate is None else jnp.asarray(rate, dtype),
+      jnp.asarray(save_losses, dtype), jnp.asarray(save_steps, jnp.int32))
+  plan = recipe._replace(learning_rate=None)  # The rate is data.
+  state = _start(key, plan, given, theta_0)
+  epoch = 1 if state.order is None else math.ceil(num / recipe.batch_size)
+
+  def converged(step, state, info):
+    del step, state
+    return bool((info.loss[-epoch:] < tolerance).all())
+
+  result = loop.run(
+      _step(module, plan, linearised), state, given, num_steps=max_steps,
+      chunk=_CHUNK * math.ceil(epoch / _CHUNK), workdir=workdir,
+      fingerprint=fingerprint, progress=progress, on_chunk=converged,
+      description='training')
+  state, steps = result.state, result.steps_done
+  if result.status == Status.NOT_FINITE:
+    raise FloatingPointError(
+        f'The loss of {type(module).__name__} is not finite after {steps} '
+        f'steps: lower `learning_rate` (was {rate}), or rescale the inputs.')
+  out = _outputs(module, linearised, given.theta_0, state.params, data.x)
+  last = float(_loss(recipe.loss, out, data.y))
+  return Victim(
+      module, theta_0, state.params, linearised, state.duals,
+      np.append(result.infos.loss, last).astype(dtype),
+      _checkpoints(state, steps, last, save_losses, save_steps), rate,
+      result.status)
+
+
+def check_recipe(recipe: Recipe) -> None:
+  """Raises a ValueError for a value out of range or one that has no effect."""
+  checks.one_of('loss', recipe.loss, batches.LOSSES)
+  if recipe.learning_rate is not None:
+    checks.positive('learning_rate', recipe.learning_rate)
+  if recipe.momentum is not None:
+    checks.within('momentum', recipe.momentum, 0, 1)
+    if recipe.momentum == 1:
+      raise ValueError('`momentum` must be below 1, got 1.')
+  if recipe.optimizer is not None:
+    for name in ('learning_rate', 'momentum'):
+      if (value := getattr(recipe, name)) is not None:
+        raise ValueError(f'`{name}` must be None with an `optimizer`, which '
+                         f'has its own; got {value}.')
+  if recipe.batch_size is not None:
+    checks.at_least('batch_size', recipe.batch_size, 1)
+  checks.non_negative('weight_decay', recipe.weight_decay)
+  checks.non_negative('noise', recipe.noise)
+  if recipe.clip is not None:
+    checks.positive('clip', recipe.clip)
+  elif recipe.noise:
+    raise ValueError('`clip` is needed with `noise`, whose unit it is; got '
+                     'None.')
+
+
+def checked_parameters(
+    name: str, params: PyTree, module: nn.Module, data: Examples) -> PyTree:
+  """`params` on the device, if they are `module`'s for such data.
+
+  Raises:
+    ValueError: another structure, shape or dtype, or values not finite.
+  """
+  like = jax.eval_shape(module.init, jax.random.key(0), data.x[:1])['params']
+  if jax.tree.structure(params) != jax.tree.structure(like):
+    raise ValueError(
+        f'`{name}` must have the structure {jax.tree.structure(like)}, got '
+        f'{jax.tree.structure(params)}.')
+  pairs = zip(jax.tree_util.tree_leaves_with_path(params),
+              jax.tree.leaves(like))
+  for (path, leaf), want in pairs:
+    where = name + jax.tree_util.keystr(path)
+    if leaf.shape != want.shape or leaf.dtype != want.dtype:
+      raise ValueError(f'`{where}` must be {want.dtype}{list(want.shape)}, got '
+                       f'{leaf.dtype}{list(leaf.shape)}.')
+    checks.finite(where, leaf)
+  return jax.tree.map(jnp.asarray, params)
+
+
+def outputs(
+    victim: Victim, x: Float[Array, 'M ...'], *, tile: int = 256
+) -> Float[np.ndarray, 'M C']:
+  """f(x; theta_T), on the host.
+
+  Args:
+    victim: of `fit_victim` or `solve_linearised`.
+    x: inputs like those of training, on the host or the device.
+    tile: rows that pass through the network at a time; bounds the memory.
+  """
+  checks.inputs('x', x)
+  checks.at_least('tile', tile, 1)
+  parts = []
+  for start in range(0, len(x), tile):
+    part = jnp.asarray(x[start:start + tile])
+    short = tile - len(part) if start else 0  # Equal shapes: compiled once.
+    part = jnp.pad(part, [(0, short)] + [(0, 0)] * (part.ndim - 1))
+    out = _outputs(victim.module, victim.linearised,
+                   victim.theta_0 if victim.linearised else None,
+                   victim.theta_T, part)
+    parts.append(np.asarray(out)[:len(out) - short])
+  return np.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def _init(module, key, x):
+  return module.init(key, x)['params']
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'linearised'))
+def _outputs(module, linearised, theta_0, params, x):
+  return _forward(module, linearised, theta_0)(params, x)
+
+
+def _forward(module, linearised, theta_0):
+  """(params, x) -> outputs."""
+  if linearised:
+    return lambda params, x: nets.linear_apply(module, theta_0, params, x)
+  return lambda params, x: module.apply({'params': params}, x)
+
+
+def _rate(key, module, theta_0, data, recipe) -> float | None:
+  if recipe.optimizer is not None or recipe.learning_rate is not None:
+    return recipe.learning_rate
+  return rate_lib.automatic_rate(
+      key, module, theta_0, data.x, momentum=_momentum(recipe))
+
+
+def _momentum(recipe) -> float:
+  return _MOMENTUM if recipe.momentum is None else recipe.momentum
+
+
+def _transform(recipe) -> optax.GradientTransformation:
+  """From gradients to updates; to updates over -rate without an optimizer."""
+  last = recipe.optimizer
+  if last is None:
+    momentum = _momentum(recipe)
+    last = optax.trace(momentum) if momentum else optax.identity()
+  if not recipe.weight_decay:
+    return last
+  return optax.chain(optax.add_decayed_weights(recipe.weight_decay), last)
+
+
+def _start(key, recipe, given, theta_0) -> State:
+  data = given.data
+  no_duals = recipe.optimizer or recipe.weight_decay or recipe.clip is not None
+  zeros = None if no_duals else jnp.zeros_like(data.y)
+  count = given.losses.size + given.steps.size
+  saved = Saved(
+      jax.tree.map(lambda a: jnp.zeros((count, *a.shape), a.dtype), theta_0),
+      jnp.full((count,), -1, jnp.int32),
+      jnp.zeros((count,), data.y.dtype)) if count else None
+  return State(
+      theta_0, _transform(recipe).init(theta_0), zeros, zeros, key,
+      jnp.zeros((), jnp.int32),
+      batches.first_order(len(data.x), recipe.batch_size), saved)
+
+
+@functools.lru_cache(maxsize=64)  # One step function, hence one compilation.
+def _step(module, recipe, linearised):
+  """(State, Given) -> (State, Info)."""
+  transform, momentum = _transform(recipe), _momentum(recipe)
+
+  def step(state, given):
+    data, rows, order = given.data, None, None
+    if state.order is not None:
+      rows, order = batches.next_rows(
+          state.key, state.step, state.order, recipe.batch_size)
+      data = jax.tree.map(lambda a: a[rows], data)
+    num = len(data.x)
+    forward = _forward(module, linearised, given.theta_0)
+    out, vjp = jax.vjp(lambda params: forward(params, data.x), state.params)
+    residual = _residual(recipe.loss, out, data.y) / num
+    loss = _loss(recipe.loss, out, data.y)
+    cotangents = -residual
+    if recipe.clip is not None:
+      weights = private.clip_weights(
+          forward, state.params, data.x, num * cotangents, recipe.clip)
+      cotangents *= weights[:, None]
+    grads, = vjp(cotangents)
+    if recipe.noise:
+      key = jax.random.fold_in(jax.random.split(state.key)[0], state.step)
+      grads = private.add_noise(key, grads, recipe.noise * recipe.clip / num)
+    updates, opt_state = transform.update(grads, state.opt_state, state.params)
+    if given.rate is not None:
+      updates = jax.tree.map(lambda u: -given.rate * u, updates)
+    duals, velocity = state.duals, state.velocity
+    if duals is not None:
+      velocity = momentum * velocity
+      velocity = (velocity + residual if rows is None
+                  else velocity.at[rows].add(residual))
+      duals = duals + given.rate * velocity
+    state = State(
+        optax.apply_updates(state.params, updates), opt_state, duals, velocity,
+        state.key, state.step + 1, order, _save(state, given, loss))
+    return state, Info(loss, jnp.isfinite(loss))
+
+  return step
+
+
+def _loss(name, out, y) -> Float[Array, '']:
+  if name == 'mse':
+    return jnp.mean((out - y)**2)
+  if y.shape[1] == 1:
+    return jnp.mean(jax.nn.softplus(-y * out))
+  return jnp.mean(optax.softmax_cross_entropy(out, y))
+
+
+def _residual(name, out, y) -> Float[Array, 'N C']:
+  """-dl/df of each example; under 'mse', l is half the squared error."""
+  if name == 'mse':
+    return y - out
+  if y.shape[1] == 1:
+    return y * jax.nn.sigmoid(-y * out)
+  return y - jax.nn.softmax(out)
+
+
+def _save(state, given, loss) -> Saved | None:
+  """Copies the parameters, of before this step, to the places now reached."""
+  if state.saved is None:
+    return None
+  reached = jnp.concatenate(
+      [loss <= given.losses, state.step == given.steps])
+  now = reached & (state.saved.step < 0)
+
+  def write(saved):
+    put = lambda old, new: jnp.where(
+        now.reshape(-1, *[1] * new.ndim), new[None], old)
+    return Saved(jax.tree.map(put, saved.params, state.params),
+                 put(saved.step, state.step), put(saved.loss, loss))
+
+  return jax.lax.cond(now.any(), write, lambda saved: saved, state.saved)
+
+
+def _checkpoints(state, steps, last, save_losses, save_steps):
+  """What was saved, and theta_T where only the last step got there."""
+  found = {}
+  wanted = [*((loss, None) for loss in save_losses),
+            *((None, step) for step in save_steps)]
+  for i, (loss, step) in enumerate(wanted):
+    if (at := int(state.saved.step[i])) >= 0:
+      found.setdefault(at, Checkpoint(
+          at, float(state.saved.loss[i]),
+          jax.tree.map(lambda a, i=i: a[i], state.saved.params)))
+    elif step == steps or (loss is not None and last <= loss):
+      found.setdefault(steps, Checkpoint(steps, last, state.params))
+  return tuple(found[step] for step in sorted(found))

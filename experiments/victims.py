@@ -1,0 +1,298 @@
+"""Victims of reconstruction: their data, their training, and their files."""
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any, Literal, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dsr import checks, data as data_lib, loop, nets, train
+from dsr.report import records
+from dsr.types import Dataset, Examples, Status
+
+_ADAM_RATE = 1e-3  # Where the flag asks for an automatic one.
+_TREES = ('theta_0', 'theta_T')
+
+
+@dataclasses.dataclass(frozen=True)
+class VictimConfig:
+  """What is trained, on what and how; other binaries' flags extend it."""
+
+  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  data_dir: str | None = None  # Folder of prepared TFDS datasets.
+  num_train: int = 20  # Training images, the same number of each class.
+  regime: Literal['standard', 'linearized'] = 'standard'  # How it is trained.
+  linearized_by: Literal['closed_form', 'descent'] = 'closed_form'
+  architecture: Literal['mlp', 'convnet3', 'resnet'] = 'mlp'
+  width: int | None = None  # Units or channels; unset: 1024, 128 or 16.
+  depth: int | None = None  # Layers or blocks, unset: 2, 3 or 8.
+  parameterisation: Literal['standard', 'ntk'] = 'standard'  # Of the mlp.
+  use_bias: bool = True  # Of the mlp.
+  w_std: float = 1.0  # Of the mlp's weights, in units of 1 / sqrt(fan-in).
+  b_std: float = 0.0  # Of the mlp's biases.
+  norm: Literal['instance', 'none'] = 'instance'  # Of convnet3 and resnet.
+  dtype: Literal['float32', 'float64'] = 'float32'  # Of all training.
+  loss: Literal['mse', 'cross_entropy'] = 'mse'
+  optimizer: Literal['sgd', 'adam'] = 'sgd'
+  learning_rate: float = 0.0  # 0: automatic; 1e-3 for adam.
+  momentum: float = 0.9  # Of sgd.
+  weight_decay: float = 0.0  # Times theta, added to the gradient.
+  batch_size: int = 0  # 0: all images at each step.
+  tolerance: float = 1e-10  # Mean squared error, or cross-entropy, to reach.
+  max_steps: int = 100_000
+  save_losses: tuple[float, ...] = ()  # Keep parameters at these losses.
+  save_steps: tuple[int, ...] = ()  # Keep parameters after so many steps.
+  dp_clip: float = 0.0  # Largest gradient norm of an example; 0: no DP-SGD.
+  dp_noise: float = 0.0  # Standard deviation, in units of dp_clip.
+  seed: int = 0
+
+
+# Fields that only descent reads.
+_DESCENT = ('loss', 'optimizer', 'learning_rate', 'momentum', 'weight_decay',
+            'batch_size', 'tolerance', 'max_steps', 'save_losses',
+            'save_steps', 'dp_clip', 'dp_noise')
+_ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std')
+
+
+class Task(NamedTuple):
+  """The data of a victim.
+
+  Attributes:
+    train: its N images, in [0, 1], class after class.
+    test: the whole test set, in [0, 1].
+    rows: (N,) places of the training images in the dataset.
+    transform: subtracts the mean of each channel over the N images.
+    examples: the training images after it, with encoded labels.
+    low: (1, 1, channels) a black pixel after it.
+    high: (1, 1, channels) a white pixel after it.
+  """
+
+  train: Dataset
+  test: Dataset
+  rows: np.ndarray
+  transform: data_lib.Transform
+  examples: Examples
+  low: np.ndarray
+  high: np.ndarray
+
+
+def check(config: VictimConfig) -> None:
+  """Raises a ValueError for what is wrong before any data is read."""
+  checks.at_least('num_train', config.num_train, 2)
+  checks.at_least('batch_size', config.batch_size, 0)
+  checks.non_negative('learning_rate', config.learning_rate)
+  checks.non_negative('dp_clip', config.dp_clip)
+  train.check_recipe(recipe(config))
+  build(config, 1)
+  if config.regime == 'linearized' and config.linearized_by == 'closed_form':
+    _refuse(config, _DESCENT, 'a linearized network solved in closed form; '
+            'see `linearized_by`')
+  if config.optimizer == 'adam':
+    _refuse(config, ('momentum',), 'adam')
+  if config.architecture != 'mlp':
+    _refuse(config, _ONLY_MLP, config.architecture)
+  else:
+    _refuse(config, ('norm',), 'mlp')
+
+
+def _refuse(config, names, what):
+  """A ValueError for a field that would have no effect."""
+  defaults = VictimConfig()
+  for name in names:
+    value, default = getattr(config, name), getattr(defaults, name)
+    if value != default:
+      raise ValueError(
+          f'`{name}` must be {default!r} with {what}; got {value!r}.')
+
+
+def prepare_victim_task(config: VictimConfig) -> Task:
+  """Draws the training images, balanced over classes, and transforms them.
+
+  Labels are +-1 for two classes; else one-hot less 1/C, or one-hot for
+  cross-entropy.
+
+  Raises:
+    ValueError: `num_train` is no multiple of the number of classes, or the
+      dataset cannot be had.
+  """
+  splits = data_lib.load(
+      config.dataset, data_dir=config.data_dir, seed=config.seed)
+  classes = splits.train.num_classes
+  if config.num_train % classes or config.num_train < classes:
+    raise ValueError(
+        f'`num_train` must be a multiple of the {classes} classes of '
+        f'{config.dataset}, got {config.num_train}.')
+  key, _ = jax.random.split(jax.random.key(config.seed))
+  rows = data_lib.balanced_rows(
+      key, splits.train.y, config.num_train // classes, classes)
+  chosen = splits.train.take(rows)
+  transform = data_lib.transforms.by_name('mean', chosen.x)
+  if classes == 2:
+    style = 'sign'
+  else:
+    style = 'one_hot' if config.loss == 'cross_entropy' else 'centred'
+  examples = Examples(
+      transform.apply(chosen.x.astype(config.dtype)),
+      data_lib.encode(chosen.y, classes, style=style, dtype=config.dtype))
+  pixel = np.zeros((1, 1, 1, chosen.x.shape[-1]), config.dtype)
+  low, high = (np.asarray(transform.apply(p))[0] for p in (pixel, pixel + 1))
+  return Task(chosen, splits.test, rows, transform, examples, low, high)
+
+
+def build(config: VictimConfig, num_outputs: int) -> nn.Module:
+  """The network of `config`.
+
+  Raises:
+    ValueError: an attribute that the network refuses.
+  """
+  sizes = {name: getattr(config, name) for name in ('width', 'depth')}
+  sizes = {name: size for name, size in sizes.items() if size is not None}
+  if config.architecture != 'mlp':
+    return nets.build(
+        config.architecture, num_outputs, norm=config.norm, **sizes)
+  width, depth = sizes.get('width', 1024), sizes.get('depth', 2)
+  checks.at_least('depth', depth, 0)
+  return nets.build(
+      'mlp', num_outputs, widths=(width,) * depth,
+      **{name: getattr(config, name) for name in _ONLY_MLP})
+
+
+def recipe(config: VictimConfig) -> train.Recipe:
+  """How `config` trains by descent."""
+  rate = config.learning_rate or None
+  clip = config.dp_clip or None
+  common = train.Recipe(
+      loss=config.loss, batch_size=config.batch_size or None,
+      weight_decay=config.weight_decay, clip=clip, noise=config.dp_noise)
+  if config.optimizer == 'adam':
+    return common._replace(optimizer=_adam(rate or _ADAM_RATE))
+  return common._replace(learning_rate=rate, momentum=config.momentum)
+
+
+_adam = functools.lru_cache(optax.adam)  # One object, so that caches find it.
+
+
+def train_victim(
+    config: VictimConfig, task: Task, *,
+    workdir: str | os.PathLike | None = None) -> train.Victim:
+  """Trains the network of `config` on `task.examples`.
+
+  Args:
+    config: of the network and its training.
+    task: by `prepare_victim_task(config)`.
+    workdir: descent is saved there and goes on from there; None: nowhere.
+
+  Raises:
+    ValueError: see `check`.
+    FloatingPointError: the loss or the solve is not finite.
+  """
+  check(config)
+  _, key = jax.random.split(jax.random.key(config.seed))
+  key_params, key = jax.random.split(key)
+  data = task.examples
+  module = build(config, data.y.shape[1])
+  theta_0 = jax.jit(module.init)(key_params, data.x[:1])['params']
+  linearised = config.regime == 'linearized'
+  if linearised and config.linearized_by == 'closed_form':
+    return train.solve_linearised(module, theta_0, data)
+  # Fields of extending classes do not change the victim; nor do these.
+  fields = {f.name: getattr(config, f.name)
+            for f in dataclasses.fields(VictimConfig)}
+  own = VictimConfig(**fields)
+  return train.fit_victim(
+      key, module, data, theta_0=theta_0, recipe=recipe(config),
+      linearised=linearised, tolerance=config.tolerance,
+      max_steps=config.max_steps, save_losses=config.save_losses,
+      save_steps=config.save_steps, workdir=workdir,
+      fingerprint=loop.config_fingerprint(
+          own, ignore=('data_dir', 'max_steps')))
+
+
+def num_correct(
+    victim: train.Victim, task: Task, dataset: Dataset) -> int:
+  """How many images of `dataset`, in pixels, `victim` puts in their class."""
+  dtype = task.examples.x.dtype
+  x = data_lib.map_host(task.transform.apply, dataset.x.astype(dtype))
+  decoded = data_lib.decode(jnp.asarray(train.outputs(victim, x)))
+  return int((np.asarray(decoded) == dataset.y).sum())
+
+
+def to_arrays(victim: train.Victim, task: Task) -> dict[str, np.ndarray]:
+  """All of `victim`, and its training images, as named arrays.
+
+  A leaf of theta_T is called as in theta_T__hidden_0__kernel; checkpoint i,
+  as in checkpoint_i__hidden_0__kernel.
+  """
+  arrays = {
+      'rows': task.rows, 'pixels': task.train.x, 'labels': task.train.y,
+      'inputs': task.examples.x, 'targets': task.examples.y,
+      'low': task.low, 'high': task.high, 'curve': victim.curve,
+      'linearised': np.asarray(victim.linearised),
+      'status': np.asarray(int(victim.status)),
+      'checkpoint_steps': np.asarray(
+          [c.step for c in victim.checkpoints], np.int32),
+      'checkpoint_losses': np.asarray(
+          [c.loss for c in victim.checkpoints], float),
+  }
+  if victim.duals is not None:
+    arrays['duals'] = victim.duals
+  if victim.learning_rate is not None:
+    arrays['learning_rate'] = np.asarray(victim.learning_rate)
+  trees = {name: getattr(victim, name) for name in _TREES}
+  trees |= {f'checkpoint_{i}': checkpoint.params
+            for i, checkpoint in enumerate(victim.checkpoints)}
+  for name, tree in trees.items():
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+      arrays['__'.join([name, *(entry.key for entry in path)])] = leaf
+  return arrays
+
+
+def load_victim(workdir: str | os.PathLike) -> train.Victim:
+  """The victim that `experiments.train` wrote to `workdir`.
+
+  Raises:
+    ValueError: there is no record of a victim.
+  """
+  folder = pathlib.Path(workdir)
+  if not (folder / 'record.json').exists():
+    raise ValueError(
+        f'`workdir` must hold what `experiments.train` wrote, got {folder}.')
+  fields = records.read(folder)['config']
+  names = [f.name for f in dataclasses.fields(VictimConfig)]
+  if missing := [name for name in names if name not in fields]:
+    raise ValueError(f'`workdir` must hold the record of a victim, the one in '
+                     f'{folder} lacks {", ".join(missing)}.')
+  config = VictimConfig(**{
+      name: tuple(fields[name]) if isinstance(fields[name], list) else
+      fields[name] for name in names})
+  return _from_arrays(config, records.read_arrays(folder / 'victim.npz'))
+
+
+def _from_arrays(config, arrays: dict[str, Any]) -> train.Victim:
+  trees = {}
+  for name, array in arrays.items():
+    if '__' in name:
+      *path, last = name.split('__')
+      node = trees
+      for key in path:
+        node = node.setdefault(key, {})
+      node[last] = jnp.asarray(array)
+  rate = arrays.get('learning_rate')
+  steps, losses = arrays['checkpoint_steps'], arrays['checkpoint_losses']
+  duals = arrays.get('duals')
+  return train.Victim(
+      module=build(config, arrays['targets'].shape[1]),
+      theta_0=trees['theta_0'], theta_T=trees['theta_T'],
+      linearised=bool(arrays['linearised']),
+      duals=None if duals is None else jnp.asarray(duals),
+      curve=arrays['curve'],
+      checkpoints=tuple(
+          train.Checkpoint(int(step), float(loss), trees[f'checkpoint_{i}'])
+          for i, (step, loss) in enumerate(zip(steps, losses))),
+      learning_rate=None if rate is None else float(rate),
+      status=Status(int(arrays['status'])))
