@@ -1,8 +1,8 @@
-"""Figures: grids of images and loss curves, as PNG.
+"""Figures, as PNG: grids of images, pairs, curves and scatter plots.
 
-The only module that draws. Matplotlib is imported inside the functions and
-used without pyplot, on the Agg canvas: no window, no global state. Images are
-(R, K, H, W, C): R rows (classes), K images a row, C = 1 (grey) or 3 (RGB).
+Arrays come in and a file comes out; `dsr.report` is the only room that draws.
+Images in a grid are (R, K, H, W, C): R rows (classes), K images a row, C = 1
+(grey) or 3 (RGB). Each pixel is a crisp square, never resampled.
 """
 from collections.abc import Mapping, Sequence
 import os
@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from dsr.report import records
+from dsr import checks
+from dsr.report import canvas
+from dsr.report.curves import loss_curve, reconstruction_curve, scatter
+
+__all__ = ['image_grid', 'loss_curve', 'pairs', 'reconstruction_curve',
+           'scatter', 'side_by_side']
 
 _DPI = 100
 _SIDE = 64  # Pixels to which the side of an image is enlarged, room allowing.
 _LARGEST = 1600  # Pixels that all images together may then take, either way.
 _GAP = 4  # Pixels between images.
-_INK = '#222222'
-_FAINT = '#d9d9d9'
-# Okabe & Ito (2008): told apart with any colour vision, and in grey print.
-_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
-           _INK)
+_CAPTION = 40  # Pixels that the error under a pair may need.
 
 
 def image_grid(
@@ -68,59 +69,75 @@ def side_by_side(
   return _draw_grids(path, grids, row_labels, title, rescale)
 
 
-def loss_curve(
-    path: str | os.PathLike, series: Mapping[str, tuple], *,
-    xlabel: str = 'step', ylabel: str = 'loss', title: str = '',
-    log: bool = False) -> pathlib.Path:
-  """Draws thin lines, with a legend if there are several.
+def pairs(
+    path: str | os.PathLike, originals, reconstructions, errors, *,
+    per_row: int = 20, title: str = '',
+    max_pairs: int = 200) -> pathlib.Path:
+  """Draws each image above its reconstruction and error, best pairs first.
 
   Args:
     path: of the PNG.
-    series: name to (steps (N,), values (N,)); values that are not finite leave
-      gaps.
-    xlabel: under the horizontal axis.
-    ylabel: beside the vertical axis.
-    title: stands above.
-    log: logarithmic vertical axis; values at or below zero leave gaps.
+    originals: (N, H, W, C) pixels; values outside [0, 1] are clipped.
+    reconstructions: (N, H, W, C), in the same order.
+    errors: (N,) numbers to sort by; where one is infinite, there is no
+      reconstruction and a grey square stands for it.
+    per_row: pairs side by side, as far as they fit.
+    title: stands above. It says so if not all pairs are drawn.
+    max_pairs: of more than these, as many are drawn, evenly spaced by rank from
+      the best to the worst.
 
   Returns:
     `path`.
 
   Raises:
-    ValueError: nothing to draw, or steps and values of different lengths.
+    ValueError: wrong or different shapes, NaN, `per_row` or `max_pairs` below
+      1.
   """
-  if not series:
-    raise ValueError('`series` must not be empty.')
-  lines = {}
-  for name, (steps, values) in series.items():
-    steps, values = np.asarray(steps), np.asarray(values, dtype=float)
-    if steps.ndim != 1 or steps.shape != values.shape:
-      raise ValueError(f'`series[{name!r}]` must be two vectors of one length, '
-                       f'got shapes {steps.shape} and {values.shape}.')
-    good = np.isfinite(values) & ((values > 0) | (not log))
-    if not good.any():
-      raise ValueError(f'`series[{name!r}]` must have a value that is finite'
-                       f'{" and positive" if log else ""}, got none.')
-    lines[name] = steps, np.where(good, values, np.nan)
-  figure = _figure(6.4, 4.0, dpi=200)
-  figure.set_layout_engine('constrained')
-  axes = figure.subplots()
-  for i, (name, (steps, values)) in enumerate(lines.items()):
-    axes.plot(steps, values, label=name, color=_COLORS[i % len(_COLORS)],
-              linewidth=1.2, marker='o' if len(steps) == 1 else None)
-  axes.set_yscale('log' if log else 'linear')
-  axes.set_xlabel(xlabel, color=_INK)
-  axes.set_ylabel(ylabel, color=_INK)
-  axes.set_title(title, loc='left', fontsize=11, color=_INK)
-  axes.spines[['top', 'right']].set_visible(False)
-  axes.spines[['left', 'bottom']].set_color(_FAINT)
-  axes.tick_params(which='both', color=_FAINT, labelcolor=_INK, labelsize=9)
-  axes.grid(axis='y', color=_FAINT, linewidth=0.5)
-  axes.set_axisbelow(True)
-  axes.margins(x=0.01)
-  if len(lines) > 1:
-    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
-  return _save(figure, path)
+  checks.at_least('per_row', per_row, 1)
+  checks.at_least('max_pairs', max_pairs, 1)
+  images = _check_pairs(originals, reconstructions, errors)
+  errors = np.asarray(errors, dtype=float)
+  total = len(errors)
+  order = np.argsort(errors, kind='stable')
+  if total > max_pairs:
+    order = order[np.linspace(0, total - 1, max_pairs).round().astype(int)]
+    title = (f'{title} ({max_pairs} of {total}, evenly spaced by '
+             'rank)').strip()
+  images, errors = images[:, order], errors[order]
+  absent = tuple(int(canvas.FAINT[i:i + 2], 16) / 255 for i in (1, 3, 5))
+  count, height, width, _ = images.shape[1:]
+  images = np.broadcast_to(images, (2, count, height, width, 3)).copy()
+  images[1, np.isinf(errors)] = absent
+
+  across = min(per_row, count, max(1, _LARGEST // width))
+  scale = max(1, min(_SIDE // max(height, width), _LARGEST // (across * width)))
+  images = images.repeat(scale, axis=2).repeat(scale, axis=3)
+  height, width = height * scale, width * scale
+  # A pair is 2 pixels apart, pairs 8 and rows of pairs 30 with their captions:
+  # what belongs together stands together.
+  step_x = max(width + 2 * _GAP, _CAPTION)
+  step_y = 2 * height + 2 + 30
+  rows = -(-count // across)
+  left, top = 72, 20 + 24 * bool(title)
+  full_width = max(left + across * step_x + 8, 32 + 8 * len(title))
+  full_height = top + rows * step_y
+  page = np.ones((full_height, full_width, 3))
+  figure = canvas.figure(full_width / _DPI, full_height / _DPI, _DPI)
+  write = _writer(figure, full_width, full_height)
+  for k, error in enumerate(errors):
+    x, y = left + k % across * step_x, top + k // across * step_y
+    for image, down in zip(images[:, k], (0, height + 2)):
+      page[y + down:y + down + height, x:x + width] = image
+    write(x + width / 2, y + 2 * height + 6, _short(error), fontsize=7.5,
+          va='top', ha='center')
+  for y in range(top, full_height, step_y):
+    for name, down in (('original', 0), ('rebuilt', height + 2)):
+      write(left - 8, y + down + height / 2, name, fontsize=8.5, va='center',
+            ha='right')
+  if title:
+    write(16, 14, title, fontsize=11, va='top', ha='left')
+  figure.figimage(page, origin='upper', zorder=-1)
+  return canvas.save(figure, path)
 
 
 def _draw_grids(path, grids, row_labels, title, rescale):
@@ -141,18 +158,17 @@ def _draw_grids(path, grids, row_labels, title, rescale):
         block, [(0, 0), (0, spare), (0, 0)], constant_values=1))
     starts.append(x)
     x += blocks[-1].shape[1]
-  canvas = np.concatenate(blocks, axis=1)[:, :-5 * _GAP]
+  page = np.concatenate(blocks, axis=1)[:, :-5 * _GAP]
   labels = [str(label) for label in row_labels or ()]
   left = 16 + (8 + 7 * max(map(len, labels)) if labels else 0)
   headings = any(grids)
   top = 16 + 24 * bool(title) + 20 * headings
-  full_width = max(left + canvas.shape[1] + 16, 32 + 8 * len(title))
-  full_height = top + canvas.shape[0] + 16
-  figure = _figure(full_width / _DPI, full_height / _DPI, _DPI)
+  full_width = max(left + page.shape[1] + 16, 32 + 8 * len(title))
+  full_height = top + page.shape[0] + 16
+  figure = canvas.figure(full_width / _DPI, full_height / _DPI, _DPI)
   # figimage places array pixels on figure pixels, without any resampling.
-  figure.figimage(canvas, xo=left, yo=16, origin='upper')
-  write = lambda x, y, text, **kwargs: figure.text(
-      x / full_width, 1 - y / full_height, text, color=_INK, **kwargs)
+  figure.figimage(page, xo=left, yo=16, origin='upper')
+  write = _writer(figure, full_width, full_height)
   if title:
     write(16, 14, title, fontsize=11, va='top', ha='left')
   for name, start in zip(grids, starts, strict=True):
@@ -160,7 +176,7 @@ def _draw_grids(path, grids, row_labels, title, rescale):
   for i, label in enumerate(labels):
     middle = top + i * (height * scale + _GAP) + height * scale / 2
     write(left - 8, middle, label, fontsize=9, va='center', ha='right')
-  return _save(figure, path)
+  return canvas.save(figure, path)
 
 
 def _pixels(name, images, rescale):
@@ -197,24 +213,43 @@ def _compose(images, scale):
   edges = [(0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0)]
   images = np.pad(images, edges, constant_values=1)
   rows, across, height, width, _ = images.shape
-  canvas = images.transpose(0, 2, 1, 3, 4).reshape(
+  page = images.transpose(0, 2, 1, 3, 4).reshape(
       rows * height, across * width, 3)
-  return canvas[:-_GAP, :-_GAP]
+  return page[:-_GAP, :-_GAP]
 
 
-def _figure(width: float, height: float, dpi: int):
-  """An empty white figure of that many inches."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
+def _check_pairs(originals, reconstructions, errors):
+  """Both sets as (2, N, H, W, C)."""
+  shapes = [np.shape(a) for a in (originals, reconstructions)]
+  if len(shapes[0]) != 4 or shapes[0] != shapes[1]:
+    raise ValueError('`originals` and `reconstructions` must have one shape '
+                     f'(N, H, W, C), got {shapes[0]} and {shapes[1]}.')
+  if np.shape(errors) != shapes[0][:1]:
+    raise ValueError(f'`errors` must have shape {shapes[0][:1]}, got '
+                     f'{np.shape(errors)}.')
+  if np.isnan(errors).any():
+    raise ValueError('`errors` must not be NaN.')
+  both = {'originals': originals, 'reconstructions': reconstructions}
+  return np.concatenate([_pixels(name, np.asarray(images)[None], False)
+                         for name, images in both.items()])
 
-  figure = Figure(figsize=(width, height), dpi=dpi)
-  FigureCanvasAgg(figure)
-  return figure
+
+def _short(error: float) -> str:
+  """A number in five characters or so."""
+  if np.isinf(error):
+    return 'none'
+  if error == 0:
+    return '0'
+  if abs(error) >= 0.0995:
+    return f'{error:.2f}' if abs(error) < 10 else f'{error:.3g}'
+  if abs(error) >= 0.001:
+    return f'{error:.3f}'
+  mantissa, exponent = f'{error:.0e}'.split('e')
+  return f'{mantissa}e{int(exponent)}'
 
 
-def _save(figure, path) -> pathlib.Path:
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with records.replacing(path) as part:
-    figure.savefig(part, format='png')
-  return path
+def _writer(figure, width: int, height: int):
+  """Text at pixels (x, y) from the top left corner."""
+  def write(x, y, text, **kwargs):
+    figure.text(x / width, 1 - y / height, text, color=canvas.INK, **kwargs)
+  return write

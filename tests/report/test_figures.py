@@ -1,4 +1,4 @@
-"""Figures: the pixels on disk are the pixels given, enlarged and in place."""
+"""Images: the pixels on disk are the pixels given, enlarged and in place."""
 import subprocess
 import sys
 
@@ -85,23 +85,65 @@ def test_side_by_side_places_grids_left_to_right(tmp_path, images):
   assert columns[2] - columns[1] > 8 * len(wide)
 
 
-def test_loss_curve_draws_each_series_and_skips_gaps(tmp_path):
-  steps = np.arange(50)
-  falling = np.exp(-steps / 10.0)
-  falling[10] = np.nan
-  for log in (False, True):
-    picture = _read(figures.loss_curve(
-        tmp_path / 'c.png', {'kip': (steps, falling), 'rkip': (steps, -falling)}
-        if not log else {'kip': (steps, falling), 'flat': ([0], [1.0])},
-        log=log, title='Loss'))
-    for color in figures._COLORS[:2]:
-      rgb = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
-      drawn = np.isclose(picture, rgb, atol=1e-6).all(-1)
-      assert drawn.sum() > 50
-  blue = [int(figures._COLORS[0][i:i + 2], 16) / 255 for i in (1, 3, 5)]
-  rows, columns = np.nonzero(np.isclose(picture, blue, atol=1e-6).all(-1))
-  curve = columns < 0.6 * picture.shape[1]  # Left of the legend.
-  assert np.corrcoef(rows[curve], columns[curve])[0, 1] > 0.99  # A line on log.
+@pytest.fixture
+def originals():
+  """Five 4 x 4 colour images, on the 8-bit grid of a PNG."""
+  return np.random.default_rng(1).integers(0, 256, (5, 4, 4, 3)) / 255
+
+
+def _places(picture, images):
+  """Top left corners of the images, each drawn once at 16 times its size."""
+  found = []
+  for image in images:
+    (place,) = _contains(picture, image.repeat(16, axis=0).repeat(16, axis=1))
+    found.append(place)
+  return np.array(found)
+
+
+def test_pairs_stand_in_order_of_error_the_original_above(tmp_path, originals):
+  rebuilt = np.round(originals[::-1] * 0.6 * 255) / 255
+  errors = np.array([0.3, 1e-5, 22.0, 0.0, 0.04])
+  picture = _read(figures.pairs(
+      tmp_path / 'new' / 'pairs.png', originals, rebuilt, errors, per_row=3,
+      title='Pairs'))
+  above, below = (_places(picture, images) for images in (originals, rebuilt))
+  np.testing.assert_array_equal(below - above, [[64 + 2, 0]] * 5)
+  order = sorted(range(5), key=lambda i: tuple(above[i]))
+  assert order == [3, 1, 4, 0, 2]
+  top, left = above[3]
+  assert above[1].tolist() == [top, left + 72]
+  assert above[0].tolist() == [top + 2 * 64 + 2 + 30, left]
+  # A caption under each pair, and white between the captions and the next row.
+  for i in range(5):
+    y, x = below[i]
+    assert (picture[y + 64:y + 82, x:x + 64] < 0.5).any()
+    assert (picture[y + 83:y + 90, x:x + 64] == 1).all()
+
+
+def test_a_missed_image_stands_above_a_grey_square(tmp_path, originals):
+  errors = np.array([0.1, np.inf, 0.2, 0.3, 0.4])
+  picture = _read(figures.pairs(
+      tmp_path / 'a.png', originals, originals[[1, 0, 0, 0, 0]], errors))
+  # The same image is also drawn below, as the reconstruction of image 0.
+  top, left = min(_contains(
+      picture, originals[1].repeat(16, axis=0).repeat(16, axis=1)))
+  grey = picture[top + 66:top + 130, left:left + 64]
+  np.testing.assert_allclose(grey, 0xd9 / 255, atol=1e-6)
+
+
+def test_of_many_pairs_the_drawn_ones_are_even_by_rank(tmp_path):
+  values = np.random.default_rng(2).permutation(41)
+  originals = np.broadcast_to(
+      (40 + 5 * values[:, None, None, None]) / 255, (41, 4, 4, 3))
+  picture = _read(figures.pairs(
+      tmp_path / 'a.png', originals, originals, values / 41.0, max_pairs=5,
+      title='Even'))
+  drawn = [v for v in range(41) if _contains(
+      picture, np.full((64, 64, 3), (40 + 5 * v) / 255))]
+  assert drawn == [0, 10, 20, 30, 40]
+  assert figures._short(0.00023) == '2e-4'
+  assert [figures._short(e) for e in (0.0, 0.0123, 0.5, 12.34, np.inf)] == [
+      '0', '0.012', '0.50', '12.3', 'none']
 
 
 def test_matplotlib_is_imported_only_to_draw_and_pyplot_never(tmp_path):
@@ -123,11 +165,16 @@ def test_matplotlib_is_imported_only_to_draw_and_pyplot_never(tmp_path):
     (lambda p, x: figures.side_by_side(p, {}), '`grids` must not be empty'),
     (lambda p, x: figures.side_by_side(p, {'a': x, 'b': x[:1]}),
      r'`grids` must agree in \(R, H, W, C\)'),
-    (lambda p, x: figures.loss_curve(p, {}), '`series` must not be empty'),
-    (lambda p, x: figures.loss_curve(p, {'a': ([1, 2], [1.0])}),
-     r"`series\['a'\]` must be two vectors of one length"),
-    (lambda p, x: figures.loss_curve(p, {'a': ([1], [-1.0])}, log=True),
-     'must have a value that is finite and positive, got none'),
+    (lambda p, x: figures.pairs(p, x[0], x[0, :2], [1, 2, 3]),
+     r'must have one shape \(N, H, W, C\), got \(3, 4, 4, 3\) and \(2'),
+    (lambda p, x: figures.pairs(p, x[0], x[0], [1, 2]),
+     r'`errors` must have shape \(3,\), got \(2,\)'),
+    (lambda p, x: figures.pairs(p, x[0], x[0], [1, 2, np.nan]),
+     '`errors` must not be NaN'),
+    (lambda p, x: figures.pairs(p, x[0], x[0] * np.nan, [1, 2, 3]),
+     '`reconstructions` must be finite'),
+    (lambda p, x: figures.pairs(p, x[0], x[0], [1, 2, 3], per_row=0),
+     '`per_row` must be an integer of at least 1'),
 ])
 def test_bad_arguments_are_named(tmp_path, images, call, message):
   with pytest.raises(ValueError, match=message):
