@@ -33,6 +33,7 @@ from dsr.types import Examples, Status
 
 _MOMENTUM = 0.9
 _CHUNK = 50  # Steps between two looks at the loss.
+_CALM = 10  # Losses in a row that must be small: momentum swings.
 
 
 class Recipe(NamedTuple):
@@ -156,8 +157,9 @@ def fit_victim(
     recipe: see `Recipe`.
     linearised: train the first-order Taylor model around theta_0;
       `solve_linearised` is faster.
-    tolerance: of the loss as in `Victim.curve`, looked at every 50 steps; with
-      batches all those of an epoch must be below. 0 makes all steps.
+    tolerance: of the loss as in `Victim.curve`, looked at every 50 steps: the
+      last ten, or with batches those of the epoch, must be below. 0 makes all
+      steps.
     max_steps: updates at most.
     save_losses: a checkpoint is taken at the first loss at or below each.
     save_steps: a checkpoint is taken after each of these many updates.
@@ -196,7 +198,7 @@ def fit_victim(
 
   def converged(step, state, info):
     del step, state
-    return bool((info.loss[-epoch:] < tolerance).all())
+    return bool((info.loss[-max(epoch, _CALM):] < tolerance).all())
 
   result = loop.run(
       _step(module, plan, linearised), state, given, num_steps=max_steps,

@@ -229,8 +229,8 @@ def test_build_takes_overrides():
 
 @pytest.mark.errors
 def test_bad_networks_are_refused(key):
-  with pytest.raises(ValueError, match='one of mlp, convnet3; got .resnet'):
-    nets.build('resnet', 10)
+  with pytest.raises(ValueError, match='one of .* resnet; got .vit'):
+    nets.build('vit', 10)
   with pytest.raises(ValueError, match='`option of mlp` .* widths; got .depth'):
     nets.build('mlp', 10, depth=3)
   with pytest.raises(ValueError, match='`num_outputs` .* at least 1, got 0'):
