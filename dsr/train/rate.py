@@ -57,7 +57,8 @@ def _max_eigenvalue(key, module, theta_0, x, tolerance, max_iterations):
 
   def iterate(carry):
     v, value, _, i = carry
-    v = v / jnp.linalg.norm(v)
+    norm = jnp.linalg.norm(v)
+    v = jnp.where(norm > 0, v / norm, 0)
     w = jvp(*vjp(v)) / x.shape[0]
     return w, jnp.vdot(v, w), value, i + 1
 

@@ -208,8 +208,9 @@ def fit_victim(
   state, steps = result.state, result.steps_done
   if result.status == Status.NOT_FINITE:
     raise FloatingPointError(
-        f'The loss of {type(module).__name__} is not finite after {steps} '
-        f'steps: lower `learning_rate` (was {rate}), or rescale the inputs.')
+        f'The loss of {type(module).__name__} is not finite, within {steps} to '
+        f'{steps + _CHUNK} steps: lower `learning_rate` (it was {rate}), or '
+        'rescale the inputs.')
   out = _outputs(module, linearised, given.theta_0, state.params, data.x)
   last = float(_loss(recipe.loss, out, data.y))
   return Victim(
