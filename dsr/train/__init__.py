@@ -20,14 +20,8 @@ from dsr.train.protocol import (
     make_optimizer,
 )
 from dsr.train.rate import automatic_rate, max_eigenvalue
-from dsr.train.victim import (
-    Checkpoint,
-    Recipe,
-    Victim,
-    check_recipe,
-    fit_victim,
-    outputs,
-)
+from dsr.train.recipe import Recipe, check_recipe
+from dsr.train.victim import Checkpoint, Victim, fit_victim, outputs
 
 __all__ = ['CONDENSATION', 'FREPO', 'LOSSES', 'OPTIMIZERS', 'SCHEDULES',
            'Checkpoint', 'Evaluation', 'Info', 'Protocol', 'Recipe', 'State',

@@ -1,11 +1,8 @@
 r"""Training of one network until it fits its data: what an attacker is given.
 
-  L(\theta) = 1/(2N) sum_n |y_n - f(x_n; \theta)|^2           'mse'
-            = -1/N sum_n y_n . log softmax f(x_n; \theta)     'cross_entropy'
-            = 1/N sum_n softplus(-y_n f(x_n; \theta)), y = +-1,  if C = 1
-
-With the residual r = -dl/df, which is y - f, y - softmax f and y sigmoid(-y f),
-gradient descent with momentum \mu and rate \eta also accumulates the duals
+The loss is the mean over examples of one of `dsr.train.recipe`'s. With its
+residuals r, gradient descent with momentum \mu and rate \eta also accumulates
+the duals
 
   m <- \mu m + r / N,   \alpha <- \alpha + \eta m,
 
@@ -17,8 +14,9 @@ from collections.abc import Sequence
 import functools
 import math
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from absl import logging
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,40 +27,22 @@ import optax
 from dsr import checks, loop, nets
 from dsr.train import batches, private, rate as rate_lib
 from dsr.train.descent import Info
+from dsr.train.recipe import (
+    DEFAULT,
+    Recipe,
+    check_recipe,
+    loss_value,
+    momentum_of,
+    residual,
+    transform_of,
+)
 from dsr.types import Examples, Status
 
-_MOMENTUM = 0.9
 _CHUNK = 50  # Steps between two looks at the loss.
 _CALM = 10  # Losses in a row that must be small: momentum swings.
-
-
-class Recipe(NamedTuple):
-  """How a victim is trained: plain, hashable values.
-
-  Attributes:
-    loss: 'mse', on any targets; or 'cross_entropy', on probabilities (N, C),
-      or on +-1 if C = 1.
-    learning_rate: of momentum descent; None is `automatic_rate`.
-    momentum: in [0, 1); None is 0.9.
-    optimizer: an optax transformation instead of momentum descent. It has its
-      own rate and momentum.
-    batch_size: B; None trains on everything at each step.
-    weight_decay: times theta, added to the gradient.
-    clip: largest norm of an example's gradient (DP-SGD); None does not clip.
-    noise: standard deviation of DP-SGD's noise, in units of `clip`.
-  """
-
-  loss: str = 'mse'
-  learning_rate: float | None = None
-  momentum: float | None = None
-  optimizer: optax.GradientTransformation | None = None
-  batch_size: int | None = None
-  weight_decay: float = 0.0
-  clip: float | None = None
-  noise: float = 0.0
-
-
-DEFAULT = Recipe()
+# An automatic rate is divided by 4, at most 4 times, while the first chunk
+# raises the loss fourfold: nets without norms have tiny kernels at the start.
+_TRIALS, _CUT, _RISE = 5, 4, 4
 
 
 class Checkpoint(NamedTuple):
@@ -177,8 +157,8 @@ def fit_victim(
   checks.at_least('max_steps', max_steps, 1)
   for loss in save_losses:
     checks.positive('save_losses', loss)
-  for step in save_steps:
-    checks.at_least('save_steps', step, 0)
+  for count in save_steps:
+    checks.at_least('save_steps', count, 0)
   data = batches.checked_examples(module, data, recipe.loss, logistic=True)
   checks.precision('data.x', data.x)
   key_params, key_rate, key = jax.random.split(key, 3)
@@ -186,63 +166,45 @@ def fit_victim(
     theta_0 = _init(module, key_params, data.x[:1])
   else:
     theta_0 = checked_parameters('theta_0', theta_0, module, data)
-  rate = _rate(key_rate, module, theta_0, data, recipe)
-  num, dtype = len(data.x), data.x.dtype
-  given = Given(
-      data, theta_0 if linearised else None,
-      None if rate is None else jnp.asarray(rate, dtype),
-      jnp.asarray(save_losses, dtype), jnp.asarray(save_steps, jnp.int32))
+  dtype = data.x.dtype
+  given = Given(data, theta_0 if linearised else None, None,
+                jnp.asarray(save_losses, dtype),
+                jnp.asarray(save_steps, jnp.int32))
   plan = recipe._replace(learning_rate=None)  # The rate is data.
+  step_fn = _step(module, plan, linearised)
   state = _start(key, plan, given, theta_0)
-  epoch = 1 if state.order is None else math.ceil(num / recipe.batch_size)
+  epoch = 1 if state.order is None else math.ceil(
+      len(data.x) / recipe.batch_size)
+  chunk = _CHUNK * math.ceil(epoch / _CHUNK)
+  rate = recipe.learning_rate
+  if rate is None and recipe.optimizer is None:
+    rate = rate_lib.automatic_rate(
+        key_rate, module, theta_0, data.x, momentum=momentum_of(recipe))
+    if not linearised:
+      rate = _tried(step_fn, state, given, rate, min(chunk, max_steps))
+  given = _with_rate(given, rate)
 
   def converged(step, state, info):
     del step, state
     return bool((info.loss[-max(epoch, _CALM):] < tolerance).all())
 
   result = loop.run(
-      _step(module, plan, linearised), state, given, num_steps=max_steps,
-      chunk=_CHUNK * math.ceil(epoch / _CHUNK), workdir=workdir,
+      step_fn, state, given, num_steps=max_steps, chunk=chunk, workdir=workdir,
       fingerprint=fingerprint, progress=progress, on_chunk=converged,
       description='training')
   state, steps = result.state, result.steps_done
   if result.status == Status.NOT_FINITE:
     raise FloatingPointError(
         f'The loss of {type(module).__name__} is not finite, within {steps} to '
-        f'{steps + _CHUNK} steps: lower `learning_rate` (it was {rate}), or '
+        f'{steps + chunk} steps: lower `learning_rate` (it was {rate}), or '
         'rescale the inputs.')
   out = _outputs(module, linearised, given.theta_0, state.params, data.x)
-  last = float(_loss(recipe.loss, out, data.y))
+  last = float(loss_value(recipe.loss, out, data.y))
   return Victim(
       module, theta_0, state.params, linearised, state.duals,
       np.append(result.infos.loss, last).astype(dtype),
       _checkpoints(state, steps, last, save_losses, save_steps), rate,
       result.status)
-
-
-def check_recipe(recipe: Recipe) -> None:
-  """Raises a ValueError for a value out of range or one that has no effect."""
-  checks.one_of('loss', recipe.loss, batches.LOSSES)
-  if recipe.learning_rate is not None:
-    checks.positive('learning_rate', recipe.learning_rate)
-  if recipe.momentum is not None:
-    checks.within('momentum', recipe.momentum, 0, 1)
-    if recipe.momentum == 1:
-      raise ValueError('`momentum` must be below 1, got 1.')
-  if recipe.optimizer is not None:
-    for name in ('learning_rate', 'momentum'):
-      if (value := getattr(recipe, name)) is not None:
-        raise ValueError(f'`{name}` must be None with an `optimizer`, which '
-                         f'has its own; got {value}.')
-  if recipe.batch_size is not None:
-    checks.at_least('batch_size', recipe.batch_size, 1)
-  checks.non_negative('weight_decay', recipe.weight_decay)
-  checks.non_negative('noise', recipe.noise)
-  if recipe.clip is not None:
-    checks.positive('clip', recipe.clip)
-  elif recipe.noise:
-    raise ValueError('`clip` is needed with `noise`, whose unit it is; got '
-                     'None.')
 
 
 def checked_parameters(
@@ -269,7 +231,7 @@ def checked_parameters(
 
 
 def outputs(
-    victim: Victim, x: Float[Array, 'M ...'], *, tile: int = 256
+    victim: Victim, x: Float[Any, 'M ...'], *, tile: int = 256
 ) -> Float[np.ndarray, 'M C']:
   """f(x; theta_T), on the host.
 
@@ -309,26 +271,25 @@ def _forward(module, linearised, theta_0):
   return lambda params, x: module.apply({'params': params}, x)
 
 
-def _rate(key, module, theta_0, data, recipe) -> float | None:
-  if recipe.optimizer is not None or recipe.learning_rate is not None:
-    return recipe.learning_rate
-  return rate_lib.automatic_rate(
-      key, module, theta_0, data.x, momentum=_momentum(recipe))
+def _with_rate(given, rate) -> Given:
+  if rate is None:
+    return given
+  return given._replace(rate=jnp.asarray(rate, given.data.x.dtype))
 
 
-def _momentum(recipe) -> float:
-  return _MOMENTUM if recipe.momentum is None else recipe.momentum
-
-
-def _transform(recipe) -> optax.GradientTransformation:
-  """From gradients to updates; to updates over -rate without an optimizer."""
-  last = recipe.optimizer
-  if last is None:
-    momentum = _momentum(recipe)
-    last = optax.trace(momentum) if momentum else optax.identity()
-  if not recipe.weight_decay:
-    return last
-  return optax.chain(optax.add_decayed_weights(recipe.weight_decay), last)
+def _tried(step_fn, state, given, rate, num_steps) -> float:
+  """`rate`, or the first fraction of it at which training starts well."""
+  for _ in range(_TRIALS):
+    _, info = loop.run_chunk(
+        step_fn, state, _with_rate(given, rate), num_steps=num_steps)
+    loss = np.asarray(info.loss)
+    if np.isfinite(loss).all() and loss.max() <= _RISE * loss[0]:
+      return rate
+    logging.info('The loss rises at rate %.3g: trying a %dth.', rate, _CUT)
+    rate /= _CUT
+  raise FloatingPointError(
+      f'No automatic rate down to {rate * _CUT:.3g} lowers the loss: give a '
+      '`learning_rate`, or rescale inputs and targets.')
 
 
 def _start(key, recipe, given, theta_0) -> State:
@@ -341,7 +302,7 @@ def _start(key, recipe, given, theta_0) -> State:
       jnp.full((count,), -1, jnp.int32),
       jnp.zeros((count,), data.y.dtype)) if count else None
   return State(
-      theta_0, _transform(recipe).init(theta_0), zeros, zeros, key,
+      theta_0, transform_of(recipe).init(theta_0), zeros, zeros, key,
       jnp.zeros((), jnp.int32),
       batches.first_order(len(data.x), recipe.batch_size), saved)
 
@@ -349,7 +310,7 @@ def _start(key, recipe, given, theta_0) -> State:
 @functools.lru_cache(maxsize=64)  # One step function, hence one compilation.
 def _step(module, recipe, linearised):
   """(State, Given) -> (State, Info)."""
-  transform, momentum = _transform(recipe), _momentum(recipe)
+  transform, momentum = transform_of(recipe), momentum_of(recipe)
 
   def step(state, given):
     data, rows, order = given.data, None, None
@@ -360,9 +321,9 @@ def _step(module, recipe, linearised):
     num = len(data.x)
     forward = _forward(module, linearised, given.theta_0)
     out, vjp = jax.vjp(lambda params: forward(params, data.x), state.params)
-    residual = _residual(recipe.loss, out, data.y) / num
-    loss = _loss(recipe.loss, out, data.y)
-    cotangents = -residual
+    r = residual(recipe.loss, out, data.y) / num
+    loss = loss_value(recipe.loss, out, data.y)
+    cotangents = -r
     if recipe.clip is not None:
       weights = private.clip_weights(
           forward, state.params, data.x, num * cotangents, recipe.clip)
@@ -377,8 +338,8 @@ def _step(module, recipe, linearised):
     duals, velocity = state.duals, state.velocity
     if duals is not None:
       velocity = momentum * velocity
-      velocity = (velocity + residual if rows is None
-                  else velocity.at[rows].add(residual))
+      velocity = (velocity + r if rows is None
+                  else velocity.at[rows].add(r))
       duals = duals + given.rate * velocity
     state = State(
         optax.apply_updates(state.params, updates), opt_state, duals, velocity,
@@ -386,23 +347,6 @@ def _step(module, recipe, linearised):
     return state, Info(loss, jnp.isfinite(loss))
 
   return step
-
-
-def _loss(name, out, y) -> Float[Array, '']:
-  if name == 'mse':
-    return jnp.mean((out - y)**2)
-  if y.shape[1] == 1:
-    return jnp.mean(jax.nn.softplus(-y * out))
-  return jnp.mean(optax.softmax_cross_entropy(out, y))
-
-
-def _residual(name, out, y) -> Float[Array, 'N C']:
-  """-dl/df of each example; under 'mse', l is half the squared error."""
-  if name == 'mse':
-    return y - out
-  if y.shape[1] == 1:
-    return y * jax.nn.sigmoid(-y * out)
-  return y - jax.nn.softmax(out)
 
 
 def _save(state, given, loss) -> Saved | None:

@@ -70,8 +70,8 @@ def test_any_network_fits_in_float32(module):
 
 
 def test_many_tiles_are_one():
-  data = examples(num=150, dim=3, outputs=1)
-  module = nets.MLP(1, (64, 64))
+  data = examples(num=256, dim=3, outputs=1)  # Two tiles, compiled once.
+  module = nets.MLP(1, (32,))
   theta = _theta(module, data.x)
   victim = train.solve_linearised(module, theta, data, ridge=1e-3)
   j = jacobian(module, theta, data.x)[:, 0]
