@@ -69,7 +69,7 @@ def _max_eigenvalue(key, module, theta_0, x, tolerance, max_iterations):
 
 def automatic_rate(
     key: Key[Array, ''], module: nn.Module, theta_0: PyTree,
-    x: Float[Array, 'N ...'], *, momentum: float = 0.9,
+    x: Float[Array, 'N ...'], *, momentum: int | float = 0.9,
     fraction: float = FRACTION) -> float:
   r"""`fraction` of the largest stable rate, 2 (1 + m) / \lambda_max.
 

@@ -122,7 +122,7 @@ class Given(NamedTuple):
 def fit_victim(
     key: Key[Array, ''], module: nn.Module, data: Examples, *,
     theta_0: PyTree | None = None, recipe: Recipe = DEFAULT,
-    linearised: bool = False, tolerance: float = 1e-10,
+    linearised: bool = False, tolerance: int | float = 1e-10,
     max_steps: int = 100_000, save_losses: Sequence[float] = (),
     save_steps: Sequence[int] = (), workdir: str | os.PathLike | None = None,
     fingerprint: str = '', progress: bool = True) -> Victim:
