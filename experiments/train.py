@@ -6,8 +6,8 @@ r"""Trains the network that `experiments.reconstruct` attacks.
 Writes to the workdir: `victim.npz` (parameters before and after, checkpoints,
 duals, training images, curve), `curve.png` and `record.json`. Stopped by Ctrl-C
 it writes what it has; called again it goes on. On two CPU cores, float32, down
-to a mean squared error of 1e-10: 20 images at width 1024 take about a second,
-200 at width 2048 about a quarter of a minute.
+to a mean squared error of 1e-10 and with compilation: 20 images at width 1024
+take 4 s (250 steps), 200 at width 2048 half a minute (600 steps).
 """
 import dataclasses
 import pathlib
