@@ -9,6 +9,8 @@ The convolution is written as patches times a matrix. On CPUs XLA runs
 into a grouped convolution that is tens of times slower; a matrix product is
 fast in both places, and so is its gradient.
 """
+from collections.abc import Callable
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -92,12 +94,14 @@ class ConvNet(nn.Module):
     width: channels of every block.
     norm: 'instance' or 'none'. Convolutions have a bias only without norm,
       which would subtract it.
+    activation: after each norm, hashable; attacks smooth it.
   """
 
   num_outputs: int
   depth: int = 3
   width: int = 128
   norm: str = 'instance'
+  activation: Callable = jax.nn.relu
 
   def __post_init__(self):
     checks.at_least('num_outputs', self.num_outputs, 1)
@@ -122,6 +126,6 @@ class ConvNet(nn.Module):
       normed = self.norm == 'instance'
       x = Conv(self.width, use_bias=not normed, name=f'conv_{i}')(x)
       x = InstanceNorm(name=f'norm_{i}')(x) if normed else x
-      x = avg_pool2x2(jax.nn.relu(x))
+      x = avg_pool2x2(self.activation(x))
     return mlp.Dense(self.num_outputs, name='readout')(
         x.reshape(x.shape[0], -1))

@@ -3,7 +3,7 @@ r"""Fully connected ReLU networks of finite width.
 Axes: N examples, D_l inputs of layer l, C outputs. Parameters take the dtype
 of the input that initialises them, so float32 stays float32 under x64.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 
 from flax import linen as nn
@@ -64,6 +64,7 @@ class MLP(nn.Module):
       the scale of activations from layer to layer.
     b_std: deviation of biases at the start; 0 in 'ntk' means no biases.
     use_bias: False removes the biases, which makes the net homogeneous.
+    activation: of each hidden unit, hashable; attacks smooth it.
   """
 
   num_outputs: int
@@ -72,6 +73,7 @@ class MLP(nn.Module):
   w_std: float = 1.0
   b_std: float = 0.0
   use_bias: bool = True
+  activation: Callable = jax.nn.relu
 
   def __post_init__(self):
     # A list would make the module unhashable, so not a static argument of jit.
@@ -90,7 +92,7 @@ class MLP(nn.Module):
     checks.inputs('x', x)
     x = x.reshape(x.shape[0], -1)
     for i, width in enumerate(self.widths):
-      x = jax.nn.relu(self._dense(width, f'hidden_{i}')(x))
+      x = self.activation(self._dense(width, f'hidden_{i}')(x))
     return self._dense(self.num_outputs, 'readout')(x)
 
   def _dense(self, features, name):

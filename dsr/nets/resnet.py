@@ -10,6 +10,8 @@ of both branches, and widens the shortcut by a 1x1 convolution. Convolutions
 and norms are those of `convnet`, so nothing is kept between examples.
 Axes: N examples; H, W height and width; I, O channels in and out; C outputs.
 """
+from collections.abc import Callable
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,7 @@ class Block(nn.Module):
   features: int
   halve: bool
   norm: str
+  activation: Callable
 
   @nn.compact
   def __call__(self, x: Float[Array, 'N H W I']) -> Float[Array, 'N h w O']:
@@ -35,8 +38,8 @@ class Block(nn.Module):
     shortcut = x
     if x.shape[-1] != self.features:
       shortcut = mlp.Dense(self.features, use_bias=False, name='shortcut')(x)
-    x = jax.nn.relu(_conv(self.features, self.norm, '1')(x))
-    return jax.nn.relu(shortcut + _conv(self.features, self.norm, '2')(x))
+    x = self.activation(_conv(self.features, self.norm, '1')(x))
+    return self.activation(shortcut + _conv(self.features, self.norm, '2')(x))
 
 
 def _conv(features, norm, suffix):
@@ -57,12 +60,14 @@ class ResNet(nn.Module):
     depth: 8, 14, 20, ...: two more than a multiple of six.
     width: channels of the first stage; the others have 2 and 4 times as many.
     norm: 'instance' or 'none'. Convolutions have a bias only without norm.
+    activation: the `relu` above, hashable; attacks smooth it.
   """
 
   num_outputs: int
   depth: int = 8
   width: int = 16
   norm: str = 'instance'
+  activation: Callable = jax.nn.relu
 
   def __post_init__(self):
     checks.at_least('num_outputs', self.num_outputs, 1)
@@ -86,9 +91,10 @@ class ResNet(nn.Module):
       raise ValueError(
           f'`x` has images of {x.shape[1]} x {x.shape[2]} pixels, a ResNet '
           f'needs at least {_SMALLEST} a side.')
-    x = jax.nn.relu(_conv(self.width, self.norm, 'in')(x))
+    x = self.activation(_conv(self.width, self.norm, 'in')(x))
     for stage in range(_STAGES):
       for i in range((self.depth - 2) // (2 * _STAGES)):
         x = Block(self.width * 2**stage, halve=stage > 0 and i == 0,
-                  norm=self.norm, name=f'stage_{stage}_block_{i}')(x)
+                  norm=self.norm, activation=self.activation,
+                  name=f'stage_{stage}_block_{i}')(x)
     return mlp.Dense(self.num_outputs, name='readout')(jnp.mean(x, (1, 2)))

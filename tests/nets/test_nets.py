@@ -249,3 +249,20 @@ def test_bad_networks_are_refused(key):
     nets.build('convnet3', 10).init(key, jnp.zeros((1, 64)))
   with pytest.raises(ValueError, match='`x` must be floating point, got int'):
     nets.build('mlp', 10).init(key, jnp.zeros((1, 64), int))
+
+
+@pytest.mark.parametrize(('name', 'shape'), [
+    ('mlp', (3, 5)), ('convnet3', (3, 8, 8, 1)), ('resnet', (3, 8, 8, 1))])
+def test_every_nonlinearity_can_be_exchanged(name, shape, key):
+  sizes = {'widths': (6,)} if name == 'mlp' else {'width': 4}
+  norm = {} if name == 'mlp' else {'norm': 'none'}
+  plain = nets.build(name, 2, **sizes, **norm)
+  linear = plain.clone(activation=lambda z: z)
+  assert plain != linear
+  assert hash(plain) == hash(nets.build(name, 2, **sizes, **norm))
+  x, z = _random(*shape), _random(*shape, seed=1)
+  params = plain.init(key, x)
+  apply = lambda module, x: module.apply(params, x)
+  gap = lambda module: abs(apply(module, x + z) + apply(module, 0 * x)
+                           - apply(module, x) - apply(module, z)).max()
+  assert gap(linear) < 1e-12 < 1e-3 < gap(plain)
