@@ -8,8 +8,8 @@ import importlib
 
 __version__ = '0.1.0'
 
-_ROOMS = ('checks', 'data', 'distill', 'kernels', 'krr', 'linalg', 'loop',
-          'nets', 'numerics', 'probes', 'report', 'train', 'types')
+_ROOMS = ('attack', 'checks', 'data', 'distill', 'kernels', 'krr', 'linalg',
+          'loop', 'nets', 'numerics', 'probes', 'report', 'train', 'types')
 __all__ = [*_ROOMS, '__version__']
 
 
