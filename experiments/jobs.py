@@ -1,0 +1,114 @@
+"""Runs that are part of a larger one: finished ones are kept, not repeated."""
+from collections.abc import Callable
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import time
+from typing import Any
+
+from absl import logging
+
+from dsr.report import records
+from dsr.types import Status
+
+_SAVED = ('checkpoints', 'training', 'attack')  # Where runs can go on from.
+_EVERY = 5.0  # Seconds between two looks of a stopwatch at its file.
+
+
+def kept(job: Any) -> dict[str, Any] | None:
+  """The record of a finished run of `job`, if its folder has one.
+
+  Args:
+    job: a dataclass of flags with `workdir`; a field `fresh` does not count.
+  """
+  record = _record(job)
+  if record is None or not is_complete(record) or not _same(record, job):
+    return None
+  return record
+
+
+def finished(job: Any, run: Callable, *, fresh: bool = False) -> dict[str, Any]:
+  """The record of `job`: the one in its folder, or that of a run made now.
+
+  Args:
+    job: a dataclass of flags with `workdir`.
+    run: called with `job`; writes a record to that folder.
+    fresh: whether to repeat a run that is finished.
+
+  Raises:
+    KeyboardInterrupt: the run was interrupted.
+  """
+  folder, record = pathlib.Path(job.workdir), kept(job)
+  if record is not None and not fresh:
+    logging.info('%s: finished before, kept', folder.name)
+    return record
+  record = _record(job)
+  if fresh or (record is not None and not _same(record, job)):
+    forget(folder)  # Checkpoints of other settings would be refused.
+  logging.info('%s: started', folder.name)
+  run(job)
+  record = records.read(folder)
+  if not is_complete(record):
+    raise KeyboardInterrupt
+  logging.info('%s: finished in %.1f s', folder.name, record['wall_time'])
+  return record
+
+
+def forget(folder: str | os.PathLike) -> None:
+  """Removes what a run in `folder` would go on from."""
+  for name in _SAVED:
+    shutil.rmtree(pathlib.Path(folder) / name, ignore_errors=True)
+
+
+def is_complete(record: dict[str, Any]) -> bool:
+  """Whether the run was not stopped on its way."""
+  return record['extra'].get('status') != Status.INTERRUPTED.name
+
+
+def _record(job) -> dict[str, Any] | None:
+  folder = pathlib.Path(job.workdir)
+  return records.read(folder) if (folder / 'record.json').exists() else None
+
+
+def _same(record, job) -> bool:
+  # As JSON has it: tuples are lists.
+  fields = json.loads(json.dumps(dataclasses.asdict(job)))
+  old = dict(record['config'])
+  return {**fields, 'fresh': None} == {**old, 'fresh': None}
+
+
+class Stopwatch:
+  """Seconds that a stage took, over all sessions in which it was worked on.
+
+  Kept in `clock.json` of the stage's folder. It starts from 0 where that folder
+  has no checkpoint to go on from.
+  """
+
+  def __init__(self, folder: str | os.PathLike):
+    folder = pathlib.Path(folder)
+    self._path = folder / 'clock.json'
+    self._before = self._saved = 0.0
+    if self._path.exists() and any(folder.rglob('checkpoints')):
+      self._before = json.loads(self._path.read_text('utf-8'))['seconds']
+    self._began = time.monotonic()
+
+  @property
+  def seconds(self) -> float:
+    """So far."""
+    return self._before + time.monotonic() - self._began
+
+  def leave_out(self, seconds: float) -> None:
+    """Takes off what something else took."""
+    self._began += seconds
+
+  def save(self, *, now: bool = False) -> float:
+    """Writes the file, though seldom unless `now`; returns the seconds."""
+    seconds = self.seconds
+    if now or seconds - self._saved > _EVERY:
+      self._saved = seconds
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      with records.replacing(self._path) as part:
+        part.write_text(json.dumps({'seconds': seconds}), encoding='utf-8')
+    return seconds

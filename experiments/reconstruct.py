@@ -1,0 +1,136 @@
+r"""Rebuilds the training images of a network, and says how well.
+
+  python -m experiments.reconstruct --dataset=mnist_odd_even --num_train=20 \
+    --data_dir=$TFDS_DATA_DIR --regime=infinite --workdir=out/reconstruct
+
+Regimes: an infinitely wide network (kernel interpolation), of which function
+values are released; a finite one, linearized or standard, of which parameters
+are. `--victim` takes the workdir of `experiments.train` instead of training.
+`--sweep` goes through `--widths` and `--nums`; `--compare=published` lets
+another attack race on the same victim. README.md has times and numbers.
+
+Writes to the workdir: `reconstructions.png` (pairs, best first), `curve.png`,
+`outliers.png`, `reconstruction.npz` and `record.json`. A finished run is kept
+and shown again unless `--fresh`; one stopped by Ctrl-C goes on.
+"""
+import dataclasses
+import math
+import pathlib
+import time
+from typing import Any
+
+from absl import logging
+import numpy as np
+
+from dsr import checks
+from dsr.attack.result import Reconstruction
+from dsr.report import records, tables
+from dsr.types import Status
+from experiments import (
+    attacks,
+    cases,
+    jobs,
+    launch,
+    race,
+    scoring,
+    sweep as sweep_lib,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(attacks.AttackConfig):
+  """Trains a network on a few images, attacks it, and scores the result."""
+
+  compare: str = ''  # Another attack, to race on the same victim.
+  compare_steps: int | None = None  # Of that attack; unset: its own.
+  sweep: bool = False  # Whether to go through all `widths` and `nums`.
+  widths: str = '512,1024,2048,4096'  # Of a sweep.
+  nums: str = '20,50,100,200'  # Training images of a sweep.
+  fresh: bool = False  # Whether to repeat a finished run.
+  workdir: str = 'out/reconstruct'  # Where the results go.
+
+
+def run(config: Config) -> dict[str, Any]:
+  """Everything but flags; returns the metrics of the record."""
+  if config.sweep:
+    check(config)
+    return sweep_lib.run(config, run)
+  config = attacks.resolve(config)
+  check(config)
+  record = None if config.fresh else jobs.kept(config)
+  if record is not None:
+    logging.info('%s: finished before, kept', config.workdir)
+    print((pathlib.Path(config.workdir) / 'table.txt').read_text('utf-8'))
+    return record['metrics']
+  if config.fresh:
+    jobs.forget(config.workdir)
+  if config.compare:
+    return race.run(config)
+  return _attack(config)
+
+
+def check(config: Config) -> None:
+  """Raises a ValueError for what is wrong before any data is read."""
+  if config.sweep:
+    sweep_lib.check(config)
+    return
+  if config.compare:
+    race.check(config)
+  elif config.compare_steps is not None:
+    raise ValueError('`compare_steps` needs `compare`, got '
+                     f'{config.compare_steps} alone.')
+  attacks.check(config)
+  if config.steps is not None:
+    checks.at_least('steps', config.steps, 1)
+
+
+def _attack(config: Config) -> dict[str, Any]:
+  began = time.monotonic()
+  folder = pathlib.Path(config.workdir)
+  case = cases.make_case(config, folder)
+  found, seconds = attacks.run(
+      config, case.released, folder, kernel_fn=case.kernel_fn,
+      norm_squared=case.norm_squared)
+  scored = scoring.score(config, case, found.candidates)
+  metrics = scoring.metrics(case, scored) | scoring.exact({
+      'relative_loss': found.loss, 'seconds': seconds,
+      'victim_seconds': case.seconds})
+  paths = scoring.draw(folder, config, case, scored)
+  rows = scoring.rows(config.attack, scored)
+  paths.append(tables.write(folder / 'table.txt', rows, scoring.COLUMNS))
+  shown, info = _info(found)
+  records.write(
+      folder, config=config, metrics=metrics, arrays_name='reconstruction',
+      claimed={name: value for name, value in scoring.claimed(config).items()
+               if name in metrics},
+      seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
+      wall_time=time.monotonic() - began,
+      arrays=scoring.arrays(case, scored) | info | {
+          'duals': found.duals, 'curve': found.curve},
+      extra={'status': found.status, 'num_candidates': len(found.candidates),
+             'info': shown, 'distances': case.distances})
+  if found.status == Status.INTERRUPTED:
+    logging.warning('Interrupted: the same command goes on.')
+  title = (f'{config.dataset}, N = {config.num_train}, {config.regime}: '
+           'images recovered [95 % interval]')
+  print(tables.render(rows, scoring.COLUMNS, title=title))
+  print(f'\nattack: {seconds:.1f} s, victim: {case.seconds:.1f} s')
+  print('\n'.join(f'  {path}' for path in paths))
+  return metrics
+
+
+def _info(found: Reconstruction) -> tuple[dict[str, Any], dict[str, Any]]:
+  """What an attack adds: (for JSON, for the npz)."""
+  shown, arrays = {}, {}
+  for name, value in found.info.items():
+    if isinstance(value, (bool, int, str)):
+      shown[name] = value
+    elif np.ndim(value):
+      arrays[f'info_{name}'] = np.asarray(value)
+    elif math.isfinite(value):
+      shown[name] = float(value)
+  return shown, arrays
+
+
+if __name__ == '__main__':
+  launch.launch(Config, run)
