@@ -41,7 +41,7 @@ class Config(NamedTuple):
   """How the attack is run.
 
   Attributes:
-    ratio: M / N.
+    ratio: M / N; 0 takes 1.3, and N + 20 at least.
     steps: of Adam.
     learning_rate: of Adam at the start, in units of a pixel.
     last_rate: at the end, as a share of it.
@@ -57,7 +57,7 @@ class Config(NamedTuple):
     dtype: of the candidates and the kernel; solves are float64 under x64.
   """
 
-  ratio: float = 1.3
+  ratio: float = 0.0
   steps: int = 2000
   learning_rate: float = 0.02
   last_rate: float = 1e-3
@@ -71,6 +71,9 @@ class Config(NamedTuple):
   prior: Prior = Prior()
   num_seeds: int = 1
   dtype: str = 'float32'
+
+
+DEFAULT = Config()
 
 
 class State(NamedTuple):
@@ -91,13 +94,16 @@ class Info(NamedTuple):
 
 
 def num_candidates(released: Released, ratio: float) -> int:
-  """M: `ratio` times the number of training images, rounded up.
+  """M: `ratio` times the number of training images, rounded up; see `Config`.
 
   Raises:
-    ValueError: `ratio` is not positive.
+    ValueError: `ratio` is negative.
   """
-  checks.positive('ratio', ratio)
-  return math.ceil(ratio * released.num_train - 1e-9)
+  checks.non_negative('ratio', ratio)
+  num = released.num_train
+  if ratio:
+    return math.ceil(ratio * num - 1e-9)
+  return max(math.ceil(1.3 * num), num + 20)
 
 
 def check(released: Released, config: Config) -> None:
@@ -121,7 +127,7 @@ def check(released: Released, config: Config) -> None:
 
 
 def ntk_limit(
-    released: Released, kernel_fn: KernelFn, config: Config = Config()
+    released: Released, kernel_fn: KernelFn, config: Config = DEFAULT
 ) -> Solver:
   """Builds the solver: `init(key, None)`, `step(state, None)`.
 
@@ -202,7 +208,7 @@ def _dropped(gains, k, negligible) -> Bool[Array, 'M']:
 
 
 def reconstruct(
-    key: Key[Array, ''], released: Released, config: Config = Config(), *,
+    key: Key[Array, ''], released: Released, config: Config = DEFAULT, *,
     kernel_fn: KernelFn, workdir=None, progress: bool = True,
     on_chunk: Callable | None = None) -> Reconstruction:
   """Rebuilds the training inputs of a predictor in the NTK limit.
