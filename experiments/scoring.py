@@ -46,7 +46,8 @@ class Scored(NamedTuple):
       where there are too few other images.
     chance_ranks: the same, from the other real images.
     table: what sets images apart; None without true duals, or if N < 3.
-    correlation: rank correlation of |dual| and error; likewise.
+    correlation: rank correlation of |dual| and error; also None if either is
+      the same for all images.
   """
 
   pixels: np.ndarray
@@ -94,8 +95,9 @@ def score(config: AttackConfig, case: Case, candidates: np.ndarray) -> Scored:
   if case.duals is not None and len(truth) > 2:
     table = outliers.per_image(
         truth, found.rmse, duals=case.duals, kernel=case.kernel)
-    correlation = outliers.rank_correlation(
-        key_resample, table.dual, table.error)
+    if np.ptp(table.dual) and (found.rmse != found.rmse[0]).any():
+      correlation = outliers.rank_correlation(
+          key_resample, table.dual, table.error)
   return Scored(pixels, found, others, num,
                 means.distance / math.sqrt(truth[0].size), ranks, chance,
                 table, correlation)
@@ -221,7 +223,7 @@ def draw(folder: pathlib.Path, config: AttackConfig, case: Case,
   paths.append(figures.reconstruction_curve(
       folder / 'curve.png', series, thresholds=match.THRESHOLDS,
       published=published, title=title))
-  if scored.table is not None:
+  if scored.correlation is not None:
     low, value, high = (scored.correlation[i] for i in (1, 0, 2))
     paths.append(figures.scatter(
         folder / 'outliers.png', scored.table.dual, scored.table.error,

@@ -56,6 +56,21 @@ def test_imports_point_down(path):
       assert LAYERS[other] < LAYERS[room], f'{room} imports {other}'
 
 
+# What compares with the truth, after an attack.
+SCORING = {'match', 'baselines', 'outliers', 'pairwise'}
+
+
+@pytest.mark.parametrize(
+    'path', [p for p in MODULES
+             if _room(p) == 'attack' and p.stem not in SCORING],
+    ids=lambda p: p.stem)
+def test_attacks_cannot_reach_the_truth(path):
+  assert 'data' not in _rooms_imported(path)
+  for name in _imports(path):
+    if name.startswith('dsr.attack'):
+      assert not set(name.split('.')) & SCORING, f'{path.stem} imports {name}'
+
+
 @each_module
 def test_heavy_packages_are_imported_inside_functions(path):
   top = {n.split('.')[0] for n in _imports(path, top_level_only=True)}
