@@ -1,4 +1,5 @@
 """Victims with all the truth about them, and what is released of each."""
+import functools
 import os
 import pathlib
 import time
@@ -71,17 +72,24 @@ def make_case(config: attacks.AttackConfig, workdir: str | os.PathLike) -> Case:
 def _infinite(config, task, public) -> Case:
   began = time.monotonic()
   kernel_fn = attacks.kernel_named(config.kernel, b_std=config.kernel_b_std)
-  predict = krr.fit(kernel_fn, task.examples, ridge=config.kernel_ridge)
+  predict, kernel = _interpolate(
+      kernel_fn, task.examples, ridge=config.kernel_ridge)
   linalg.raise_if_failed(predict.info, ridge=config.kernel_ridge)
   dtype = task.examples.x.dtype
   released = release.query_only(
       lambda x: predict(x.astype(dtype)), **public)  # f_0 = 0.
   seconds = time.monotonic() - began
-  kernel = np.asarray(kernel_fn(task.examples.x), np.float64)
+  kernel = np.asarray(kernel, np.float64)
   duals = np.asarray(predict.dual, np.float64)
   norm_squared = float(np.sum(duals * (kernel @ duals)))
   return Case(task, released, kernel_fn, kernel, duals, norm_squared,
               {'kernel': 0.0, 'frobenius': 0.0, 'limit': 0.0}, seconds)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _interpolate(kernel_fn, examples, ridge):
+  """(predictor, K(X, X)), in one program."""
+  return krr.fit(kernel_fn, examples, ridge=ridge), kernel_fn(examples.x)
 
 
 def _finite(config, own, task, public, folder) -> Case:

@@ -1,26 +1,34 @@
-r"""The demo: digits distilled to 1 and 10 images a class, in about a minute.
+r"""The demo: digits distilled, and then rebuilt from what networks learned.
 
   make demo
 
 or `python -m experiments.demo --workdir=out/demo`. Compares a random subset,
 KIP and RKIP by what they teach: the test accuracy of kernel ridge regression
 and of finite networks. The table goes to stdout and to `table.md`, the images
-to `images.png`, and each run leaves its own folder. Runs that are finished are
-not repeated, so a demo that was stopped goes on; `--fresh` starts over.
+to `images.png`. Then two attacks rebuild training images: one queries the
+predictor of an infinitely wide network, one reads the parameters of a
+linearized network before and after training (arXiv:2302.01428). Their table is
+`attacks.md`. Each run leaves its own folder, with `reconstructions.png` for an
+attack. Runs that are finished are not repeated, so a demo that was stopped goes
+on; `--fresh` starts over.
 """
 from collections.abc import Callable
 import dataclasses
 import pathlib
-import shutil
 import time
 from typing import Any
 
-from absl import logging
-
-from dsr import checks
+from dsr import checks, data as data_lib
 from dsr.report import figures, records, tables
-from dsr.types import Status
-from experiments import distill, krr, launch
+from experiments import (
+  attacks,
+  distill,
+  jobs,
+  krr,
+  launch,
+  reconstruct,
+  scoring,
+)
 
 _NAMES = {'random': 'random subset', 'kip': 'KIP', 'rkip': 'RKIP',
           'label_solve': 'Label Solve'}
@@ -31,11 +39,19 @@ _COLUMNS = (
     tables.Column('network_accuracy', percent=True),
     tables.Column('wall_time', title='seconds', digits=1),
 )
+_ATTACKS = {'query': 'queries, infinite width',
+            'linearized': 'parameters, width {width}'}
+_ATTACK_COLUMNS = (
+    tables.Column('attack', title='attack on'),
+    tables.Column('num_train', title='N'),
+    *scoring.COLUMNS[1:],
+    tables.Column('wall_time', title='seconds', digits=1),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Distils small images by several methods and compares the results."""
+  """Distils small images by several methods, and rebuilds some of them."""
 
   dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
@@ -48,6 +64,9 @@ class Config:
   num_networks: int = 5  # Random starts of each.
   network_epochs: int = 300  # Of Adam on each distilled set.
   network_learning_rate: float = 1e-3  # Of that Adam, for all methods alike.
+  attacks: str = 'query,linearized'  # Which reconstructions; '' for none.
+  num_attacked: int = 20  # Training images of each, or fewer, as many a class.
+  attacked_width: int = 1024  # Of the linearized network.
   seed: int = 0
   fresh: bool = False  # Whether to repeat the runs that are finished.
   workdir: str = 'out/demo'  # Where the results go.
@@ -58,12 +77,13 @@ class Report:
   """What the stages add to: table rows, pictures and metrics of the record."""
 
   rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  attacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   pictures: list[pathlib.Path] = dataclasses.field(default_factory=list)
   metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-  def add(self, name: str, row: dict[str, Any]) -> None:
+  def add(self, name: str, row: dict[str, Any], *, attack: bool = False):
     """Adds a table row, and its metrics under `<name>_<metric>`."""
-    self.rows.append(row)
+    (self.attacks if attack else self.rows).append(row)
     self.metrics |= {f'{name}_{metric}': value
                      for metric, value in row['metrics'].items()}
 
@@ -84,7 +104,13 @@ def run(config: Config) -> dict[str, Any]:
   print(tables.render(report.rows, _COLUMNS, title=title))
   print('\nKRR: kernel ridge regression; network: '
         f'{_first(config.networks) or "none"}, {config.num_networks} starts.')
-  print('\n'.join(f'  {path}' for path in (table, *report.pictures)))
+  paths = [table, *report.pictures]
+  if report.attacks:
+    title = f'\n{config.dataset}: images rebuilt [95 % interval]'
+    print(tables.render(report.attacks, _ATTACK_COLUMNS, title=title))
+    paths.append(tables.write(
+        folder / 'attacks.md', report.attacks, _ATTACK_COLUMNS))
+  print('\n'.join(['', *(f'  {path}' for path in paths)]))
   return report.metrics
 
 
@@ -100,6 +126,11 @@ def _check(config: Config) -> None:
                      f'between them, got {config.images_per_class!r}.')
   for method in methods:
     distill.check(_job(config, method, int(sizes[0])))
+  checks.at_least('num_attacked', config.num_attacked, 2)
+  checks.at_least('attacked_width', config.attacked_width, 1)
+  for name in _split(config.attacks):
+    checks.one_of('attacks', name, _ATTACKS)
+    reconstruct.check(_attack_job(config, name, config.num_attacked))
 
 
 def _split(flag: str) -> list[str]:
@@ -116,7 +147,7 @@ def reference(config: Config, report: Report) -> None:
       dataset=config.dataset, data_dir=config.data_dir, kernel=config.kernel,
       ridge=distill.Config.ridge, seed=config.seed,
       workdir=_folder(config, 'all'))
-  record = _finished(config, krr.run, job)
+  record = jobs.finished(job, krr.run, fresh=config.fresh)
   report.add('all', record | {'method': 'all images',
                               'images_per_class': 'all'})
 
@@ -126,7 +157,8 @@ def distilled_sets(config: Config, report: Report) -> None:
   for size in map(int, _split(config.images_per_class)):
     for method in _split(config.methods):
       name = f'{method}_{size}'
-      record = _finished(config, distill.run, _job(config, method, size))
+      record = jobs.finished(
+          _job(config, method, size), distill.run, fresh=config.fresh)
       report.add(name, record | {'method': _NAMES[method],
                                  'images_per_class': size})
 
@@ -145,8 +177,26 @@ def pictures(config: Config, report: Report) -> None:
       title=f'{config.dataset}, {size} images per class'))
 
 
+def reconstructions(config: Config, report: Report) -> None:
+  """Stage: attacks on networks that were trained on a few images."""
+  names = _split(config.attacks)
+  if not names:
+    return
+  classes = data_lib.load(
+      config.dataset, data_dir=config.data_dir,
+      seed=config.seed).train.num_classes
+  num = max(config.num_attacked // classes, 1) * classes
+  for name in names:
+    job = _attack_job(config, name, num)
+    record = jobs.finished(job, reconstruct.run, fresh=config.fresh)
+    report.add(f'attack_{name}', record | {
+        'attack': _ATTACKS[name].format(width=config.attacked_width),
+        'num_train': num}, attack=True)
+    report.pictures.append(pathlib.Path(job.workdir) / 'reconstructions.png')
+
+
 STAGES: tuple[Callable[[Config, Report], None], ...] = (
-    reference, distilled_sets, pictures)
+    reference, distilled_sets, pictures, reconstructions)
 
 
 def _folder(config: Config, name: str) -> str:
@@ -163,28 +213,14 @@ def _job(config: Config, method: str, size: int) -> distill.Config:
       'workdir': _folder(config, f'{method}_{size}')})
 
 
-def _finished(config: Config, run_job: Callable, job: Any) -> dict[str, Any]:
-  """The record of `job`: the one in its folder, or that of a run made now."""
-  folder = pathlib.Path(job.workdir)
-  record = records.read(folder) if (folder / 'record.json').exists() else None
-  same = record is not None and record['config'] == dataclasses.asdict(job)
-  if same and not config.fresh and _is_complete(record):
-    logging.info('%s: finished before, kept', folder.name)
-    return record
-  if config.fresh or (record is not None and not same):
-    # Checkpoints of other settings would be refused.
-    shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
-  logging.info('%s: started', folder.name)
-  run_job(job)
-  record = records.read(folder)
-  if not _is_complete(record):
-    raise KeyboardInterrupt
-  logging.info('%s: finished in %.1f s', folder.name, record['wall_time'])
-  return record
-
-
-def _is_complete(record: dict[str, Any]) -> bool:
-  return record['extra'].get('status') != Status.INTERRUPTED.name
+def _attack_job(config: Config, name: str, num: int) -> reconstruct.Config:
+  """The settings of one attack on `num` images."""
+  case = {'query': {'regime': 'infinite'},
+          'linearized': {'regime': 'linearized',
+                         'width': config.attacked_width}}[name]
+  return attacks.resolve(reconstruct.Config(
+      dataset=config.dataset, data_dir=config.data_dir, num_train=num,
+      seed=config.seed, workdir=_folder(config, f'attack_{name}'), **case))
 
 
 if __name__ == '__main__':

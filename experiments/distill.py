@@ -24,7 +24,7 @@ from dsr import checks, data as data_lib, kernels, krr, loop, nets, train
 from dsr.distill import kip, label_solve, rkip, support as support_lib, targets
 from dsr.probes import intervals
 from dsr.types import Examples, KernelFn, Status
-from experiments import launch, results
+from experiments import launch, results, rkip_finite
 from experiments.problem import Problem, prepare
 from experiments.results import Learned
 
@@ -40,7 +40,8 @@ class Config:
 
   dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
-  method: Literal['kip', 'rkip', 'label_solve', 'random'] = 'kip'
+  method: Literal[
+      'kip', 'rkip', 'rkip_finite', 'label_solve', 'random'] = 'kip'
   images_per_class: int = 10  # Size of the distilled set.
   kernel: str = 'fcn1'  # fcn2, convnet3, convnet3_nopool, myrtle5, ...
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
@@ -59,6 +60,7 @@ class Config:
   eval_every: int = 100  # Steps between two looks at the validation split.
   keep: Literal['best', 'last'] = 'best'  # By accuracy on validation.
   validation: float = 0.1  # Share of the training set, at most 5000 examples.
+  network_width: int = 1024  # Of the MLP that rkip_finite attacks.
   networks: str = 'mlp,convnet3'  # Trained on the result; '' for none.
   num_networks: int = 5  # Random starts of each.
   network_epochs: int = 1000  # Of Adam on the distilled set.
@@ -133,6 +135,11 @@ def check(config: Config) -> None:
       if (value := getattr(config, name)) != off:
         raise ValueError(f'`{name}` must be {off} with {config.method}, whose '
                          f'objective has no batches; got {value}.')
+  if config.method == 'rkip_finite':
+    rkip_finite.check(config)
+  elif config.network_width != Config.network_width:
+    raise ValueError(f'`network_width` must be {Config.network_width} with '
+                     f'{config.method}, got {config.network_width}.')
   for name in _names(config.networks):
     checks.one_of('networks', name, nets.NAMES)
   for name in config.transform.split('+'):
@@ -182,8 +189,13 @@ def _rkip(config, kernel_fn, problem, baseline) -> Learned:
   return _learn(config, kernel_fn, problem, baseline, solver, data)
 
 
-_METHODS = {'kip': _kip, 'rkip': _rkip, 'label_solve': _label_solve,
-            'random': _random}
+def _rkip_finite(config, kernel_fn, problem, baseline) -> Learned:
+  del kernel_fn, baseline
+  return rkip_finite.distil(config, problem)
+
+
+_METHODS = {'kip': _kip, 'rkip': _rkip, 'rkip_finite': _rkip_finite,
+            'label_solve': _label_solve, 'random': _random}
 
 
 def _optimizer(config) -> optax.GradientTransformation:

@@ -57,9 +57,11 @@ def finished(job: Any, run: Callable, *, fresh: bool = False) -> dict[str, Any]:
 
 
 def forget(folder: str | os.PathLike) -> None:
-  """Removes what a run in `folder` would go on from."""
+  """Removes what a run in `folder` would go on from, and its record."""
+  folder = pathlib.Path(folder)
   for name in _SAVED:
-    shutil.rmtree(pathlib.Path(folder) / name, ignore_errors=True)
+    shutil.rmtree(folder / name, ignore_errors=True)
+  (folder / 'record.json').unlink(missing_ok=True)
 
 
 def is_complete(record: dict[str, Any]) -> bool:

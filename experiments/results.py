@@ -24,6 +24,7 @@ class Learned(NamedTuple):
   accuracy: np.ndarray
   loss: np.ndarray  # Of every step.
   status: Status
+  labels: np.ndarray | None = None  # Classes, where not those of the start.
 
 
 def write(config: Any, problem: Problem, learned: Learned,
@@ -41,10 +42,13 @@ def write(config: Any, problem: Problem, learned: Learned,
   folder.mkdir(parents=True, exist_ok=True)
   pixels = data_lib.map_host(
       problem.transform.invert, np.asarray(learned.examples.x))
-  labels = problem.start.y
+  labels, names = problem.start.y, None
+  if learned.labels is None:
+    names = labels[::config.images_per_class].tolist()
+  else:  # As many as fall to each class: rows are no classes.
+    labels = learned.labels
   rows = pixels.reshape(-1, config.images_per_class, *pixels.shape[1:])
-  figures.image_grid(folder / 'images.png', rows[:, :10],
-                     row_labels=labels[::config.images_per_class].tolist(),
+  figures.image_grid(folder / 'images.png', rows[:, :10], row_labels=names,
                      title=f'{config.method}, {config.dataset}')
   if learned.loss.size:
     series = {'training batch': (np.arange(len(learned.loss)), learned.loss)}

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from dsr.report import records
-from experiments import demo, distill
+from experiments import demo, distill, jobs
+from tests.experiments import attackers
 
 SMALL = demo.Config(
     dataset='digits[0,3,8]', methods='random,kip', images_per_class='1,2',
-    steps=2, num_networks=2, network_epochs=2)
+    steps=2, num_networks=2, network_epochs=2, attacks='')
 
 
 @pytest.fixture(scope='module')
@@ -63,12 +64,10 @@ def test_other_settings_repeat_only_what_they_change(finished):
   config, _ = finished
   before = _dates(config)
   job = demo._job(config, 'kip', 1)
-  demo._finished(config, distill.run, dataclasses.replace(
-      job, learning_rate=0.02))
+  jobs.finished(dataclasses.replace(job, learning_rate=0.02), distill.run)
   after = _dates(config)
   assert {name for name in before if before[name] != after[name]} == {'kip_1'}
-  fresh = dataclasses.replace(config, fresh=True)
-  demo._finished(fresh, distill.run, job)
+  jobs.finished(job, distill.run, fresh=True)
   record = records.read(job.workdir)
   assert record['config']['learning_rate'] == config.learning_rate
   assert record['extra']['steps_done'] == 2
@@ -94,8 +93,37 @@ def test_interrupted_demo_stops_and_goes_on(tmp_path, monkeypatch):
   assert (tmp_path / 'table.md').exists()
 
 
+def test_attacks_have_a_table_and_pictures(tmp_path, monkeypatch, capsys):
+  names = {'ntk_limit': 0.0, 'first_layer': 0.09}
+  found = {name: attackers.Attacker(SMALL.dataset, offset=offset)
+           for name, offset in names.items()}
+  attackers.install(monkeypatch, found)
+  config = dataclasses.replace(
+      SMALL, workdir=str(tmp_path), methods='random', images_per_class='1',
+      networks='', attacks='query,linearized', num_attacked=8,
+      attacked_width=16)
+  metrics = demo.run(config)
+  assert metrics['attack_query_recovered_rmse_0.01'].value == 1
+  assert metrics['attack_linearized_recovered_rmse_0.01'].value == 0
+  assert metrics['attack_linearized_recovered_rmse_0.05'].value == 1
+  for attacker in found.values():  # As many as are a multiple of 3 classes.
+    assert [call[1].num_train for call in attacker.calls] == [6]
+  lines = (tmp_path / 'attacks.md').read_text().splitlines()
+  assert len(lines) == 4
+  assert 'width 16' in lines[-1]
+  assert 'images rebuilt' in capsys.readouterr().out
+  pictures = records.read(tmp_path)['extra']['pictures']
+  assert [p.split('/')[-2:] for p in pictures[1:]] == [
+      [f'attack_{name}', 'reconstructions.png']
+      for name in ('query', 'linearized')]
+  assert demo.run(config) == metrics
+  assert len(found['ntk_limit'].calls) == 1
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(('fields', 'message'), [
+    ({'attacks': 'kkt'}, '`attacks` must be one of query, linearized'),
+    ({'num_attacked': 1}, '`num_attacked` must be an integer of at least 2'),
     ({'methods': 'random,frepo'}, '`methods` must be one of random, kip'),
     ({'methods': ''}, '`methods` must name one or more'),
     ({'images_per_class': '1,ten'}, '`images_per_class` must be positive int'),

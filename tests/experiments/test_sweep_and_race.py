@@ -55,6 +55,8 @@ def test_sweep_runs_all_cells_once_and_draws_them(tmp_path, monkeypatch):
   metrics = _run(SWEEP, tmp_path, widths='8,16,12')
   assert len(attacker.calls) == 3
   assert 'n4_width12_kernel_distance' in metrics
+  _run(SWEEP, tmp_path, widths='8', fresh=True)
+  assert len(attacker.calls) == 4
 
 
 def test_interrupted_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
