@@ -43,6 +43,8 @@ from dsr.attack.result import Reconstruction
 from dsr.attack.span import Span, span
 from dsr.types import Solver
 
+_SPARSE = 0.4  # A row of G has half its entries 0, less what changes in training.
+_COMBINATIONS = 64
 _SAME = 0.98  # Rows of a larger |cosine| are copies.
 
 
@@ -66,7 +68,7 @@ class Config(NamedTuple):
   iterations: int = 12
   oversample: float = 1.5
   sparsity: float = 0.1
-  refinements: int = 4
+  refinements: int = 8
 
 
 DEFAULT = Config()
@@ -97,7 +99,8 @@ def alternate(
 
   def row_of(z):
     level = jnp.max(jnp.einsum('n,anw->aw', z, maps), axis=0)
-    return least_energy(level, codes, probe, num_units)
+    two, ratio = least_energy(level, codes, probe, num_units)
+    return two[:, 0], ratio
 
   def one(z):
     def body(carry, _):
@@ -117,31 +120,46 @@ def alternate(
   return jax.lax.map(one, starts)
 
 
-@functools.partial(jax.jit, static_argnames='num_units')
+@functools.partial(jax.jit, static_argnames='at_least')
 def sharpen(
-    t: Float[Array, 'B N'], codes: Float[Array, 'N W'], *, num_units: int
+    t: Float[Array, 'B N'], codes: Float[Array, 'N W'], *, at_least: int
 ) -> Float[Array, 'B N']:
-  """Each t from the `num_units` units on which it is smallest, repeatedly.
+  """Each t from the units on which it is smallest, as sparse as can be.
 
-  Makes a nearly sparse row an exactly sparse one, so that copies can be told
-  from other images. Rows that are far from sparse are left alone.
+  On the units at which two images are inactive all combinations of their rows
+  vanish. So the two directions of least energy are kept, and of their
+  combinations that vanish at a further unit the sparsest is taken. Rows that
+  are far from sparse are left alone.
   """
+  width = codes.shape[1]
   probe = jax.random.normal(jax.random.key(0), (len(codes), 2), codes.dtype)
+  places = np.linspace(_SPARSE * width, width - 1, _COMBINATIONS).astype(int)
+
+  def from_least(t, share):
+    units = min(width, max(at_least, int(share * width)))
+    return least_energy(jnp.abs(t @ codes), codes, probe, units)[0]
 
   def again(t):
-    repeat = lambda t, _: (
-        least_energy(jnp.abs(t @ codes), codes, probe, num_units)[0], None)
-    return jax.lax.scan(repeat, t, None, length=4)[0]
+    two = from_least(t, 0.35)
+    rows = two.T @ codes
+    units = jnp.argsort(jnp.sum(rows**2, axis=0))[places]
+    turn = jnp.stack([rows[1, units], -rows[0, units]], axis=1)
+    turn /= jnp.linalg.norm(turn, axis=1, keepdims=True)
+    found = jnp.concatenate([two[:, :1].T, turn @ two.T])
+    t = found[jnp.argmin(_sparsity(found, codes, 0.44))]
+    for _ in range(3):
+      t = from_least(t, 0.44)[:, 0]
+    return t
 
   def one(t):
-    promising = _sparsity(t[None], codes)[0] < 0.2
+    promising = _sparsity(t[None], codes, 0.3)[0] < 0.2
     return jax.lax.cond(promising, again, lambda t: t, t)
 
   return jax.lax.map(one, t)
 
 
 def least_energy(level, codes, probe, num_units):
-  """(t, its energy over that of the runner-up) on the units of least level."""
+  """(two least t (N, 2), the ratio of their energies) on units of low level."""
   units = jax.lax.top_k(-level, num_units)[1]
   inactive = codes.T[units]
   energy = inactive.T @ inactive
@@ -154,7 +172,7 @@ def least_energy(level, codes, probe, num_units):
 
   v, _ = jax.lax.scan(inverse_iteration, probe, None, length=6)
   value = jnp.sum(v * (energy @ v), axis=0)
-  return v[:, 0], value[0] / value[1]
+  return v, value[0] / value[1]
 
 
 class State(NamedTuple):
@@ -215,9 +233,9 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     z *= data.length / jnp.linalg.norm(shape, axis=1, keepdims=True)
     return z + data.middle[None]
 
-  def accept(i, carry, t, sparsity):
+  def accept(i, carry, t, sparsity, limit):
     rows, count = carry
-    new = ((sparsity[i] < config.sparsity) & (count < rows.shape[0])
+    new = ((sparsity[i] < limit) & (count < rows.shape[0])
            & (jnp.max(jnp.abs(rows @ t[i])) < 0.9))
     rows = rows.at[count].set(jnp.where(new, t[i], rows[count]), mode='drop')
     return rows, count + new
@@ -231,12 +249,13 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     few = min(width, int(config.oversample * num) + 4)
     t = search(starts(key_starts, data), num_units=few,
                   iterations=config.iterations)
-    t = sharpen(t, data.codes, num_units=max(few, int(0.35 * width)))
+    t = sharpen(t, data.codes, at_least=few)
     sparsity = _sparsity(t, data.codes)
     order = jnp.argsort(sparsity)
+    limit = jnp.minimum(0.01 * 2.0 ** (state.idle // 2), config.sparsity)
     t, sparsity = t[order], sparsity[order]
     rows, count = jax.lax.fori_loop(
-        0, len(t), functools.partial(accept, t=t, sparsity=sparsity),
+        0, len(t), functools.partial(accept, t=t, sparsity=sparsity, limit=limit),
         (state.rows, state.count))
     idle = jnp.where(count > state.count, 0, state.idle + 1)
     missing = 1 - count / num
@@ -255,8 +274,8 @@ def check(config: Config) -> None:
   checks.within('sparsity', config.sparsity, 0, 0.28)
 
 
-def _sparsity(t, codes):
-  shares = jnp.array([0.3, 0.75], codes.dtype)
+def _sparsity(t, codes, share=_SPARSE):
+  shares = jnp.array([share, 0.75], codes.dtype)
   low, high = jnp.quantile(jnp.abs(t @ codes), shares, axis=1)
   return low / high
 
@@ -345,7 +364,7 @@ def read(
   if not len(rows):
     return (np.zeros((0, *released.input_shape)), np.zeros(0))
   width = factors.codes.shape[1]
-  for share in [None, *np.linspace(0.25, 0.35, refinements)]:
+  for share in [None, *np.linspace(0.2, 0.33, refinements)]:
     if share is not None:
       units = max(int(share * width), int(1.25 * len(factors.size)))
       rows = np.stack([_row(z, factors, min(units, width)) for z in places])
@@ -355,7 +374,7 @@ def read(
   if not factors.biased:
     x = scale.fill_range(released, x)
   magnitude = np.abs(rows @ factors.codes)
-  low, high = np.quantile(magnitude, [0.3, 0.75], axis=1)
+  low, high = np.quantile(magnitude, [_SPARSE, 0.75], axis=1)
   return x, low / high
 
 
