@@ -44,6 +44,7 @@ class AttackConfig(victims.VictimConfig):
   box: float | None = None  # Weight of the pixel range; unset: the attack's.
   variation: float | None = None  # Weight of total variation, likewise.
   high_frequency: float | None = None  # Weight of what a blur removes.
+  options: str = ''  # Others of the attack: name=value, commas between them.
   attack_seed: int = 0  # Of the attack's starts; `seed` is the victim's.
 
 
@@ -167,7 +168,27 @@ def settings(config: AttackConfig) -> Any:
     given['prior'] = base.prior._replace(**prior)
   if config.regime == 'infinite':
     given['dtype'] = config.dtype
-  return base._replace(**given)
+  return base._replace(**given | _options(config, base))
+
+
+def _options(config, base) -> dict[str, Any]:
+  """The flag `options`, each value of the type of its default."""
+  found = {}
+  for part in filter(None, config.options.split(',')):
+    name, _, text = (word.strip() for word in part.partition('='))
+    default = getattr(base, name, None) if name in base._fields else None
+    kind = type(default)
+    if kind not in (bool, int, float, str):
+      known = ', '.join(f for f in base._fields if f != 'prior')
+      raise ValueError(f'`options` must be name=value of {config.attack}, with '
+                       f'names among {known}; got {part!r}.')
+    try:
+      found[name] = ({'true': True, 'false': False}[text.lower()]
+                     if kind is bool else kind(text))
+    except (KeyError, ValueError) as error:
+      raise ValueError(f'`options` must give {name} as {kind.__name__}, got '
+                       f'{text!r}.') from error
+  return found
 
 
 def _module(attack):

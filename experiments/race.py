@@ -34,8 +34,7 @@ class Trail:
       self._resumed = False
     error = scoring.rmse(self._case, candidates)
     self.rows.append((
-        seconds, step, float(np.sort(error)[len(error) // 2]),
-        float(np.mean(error < _GOOD))))
+        seconds, step, scoring.median(error), float(np.mean(error < _GOOD))))
     if time.monotonic() - self._saved > _EVERY:
       self.save()
 
@@ -69,7 +68,7 @@ def _rival(config):
                          'variation', 'high_frequency'))
   return dataclasses.replace(
       config, attack=config.compare, steps=config.compare_steps, compare='',
-      compare_steps=None, **unset)
+      compare_steps=None, options='', **unset)
 
 
 def run(config: Any) -> dict[str, Any]:
@@ -137,7 +136,7 @@ def run(config: Any) -> dict[str, Any]:
              'distances': case.distances})
   print(tables.render(rows, _COLUMNS, title=title))
   ratio = 'never' if reached is None else (
-      f'after {reached:.1f} s, {total / reached:.0f} times as fast')
+      f'after {reached:.1f} s, {total / reached:.3g} times as fast')
   print(f'\n{config.attack} reaches the last error of {config.compare} {ratio}')
   print('\n'.join(f'  {path}' for path in paths))
   return metrics

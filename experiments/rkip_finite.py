@@ -5,7 +5,6 @@ attack has fewer candidates than there were images. They stand for all of them,
 with the outputs K a of the network's change as labels.
 """
 import dataclasses
-import importlib
 import json
 import pathlib
 from typing import Any
@@ -15,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr import data as data_lib, nets, train
-from dsr.attack import release
+from dsr.attack import finite, release
 from dsr.types import Examples, Status
 from experiments.problem import Problem
 from experiments.results import Learned
 
 _MOST = 5000  # Training images: beyond these the fit takes very long.
 _DEPTH = 2
+_TOLERANCE = 1e-4  # Mean squared error of the network at its end.
 _VICTIM = ('dataset', 'transform', 'max_train', 'validation',
            'images_per_class', 'network_width', 'seed')
 _UNUSED = ('init', 'learn_labels', 'corruption', 'schedule')
@@ -67,7 +67,8 @@ def distil(config: Any, problem: Problem) -> Learned:
   module = nets.MLP(num_outputs, (config.network_width,) * _DEPTH)
   key_victim, key_attack = jax.random.split(jax.random.key(config.seed + 2))
   victim = train.fit_victim(
-      key_victim, module, examples, workdir=folder / 'training',
+      key_victim, module, examples, tolerance=_TOLERANCE,
+      workdir=folder / 'training',
       fingerprint=json.dumps({n: getattr(config, n) for n in _VICTIM}))
   if victim.status == Status.INTERRUPTED:
     raise KeyboardInterrupt
@@ -78,7 +79,6 @@ def distil(config: Any, problem: Problem) -> Learned:
       module, victim.theta_0, victim.theta_T, num_train=size,
       input_shape=examples.x.shape[1:], num_outputs=num_outputs, low=low,
       high=high)
-  finite = importlib.import_module('dsr.attack.finite')
   found = finite.reconstruct(
       key_attack, released, finite.Config(
           ratio=len(problem.start) / size, steps=config.steps,

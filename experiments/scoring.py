@@ -149,9 +149,14 @@ def _shares(prefix, errors) -> dict[str, Any]:
   """Shares below each threshold, and the median, of RMSEs (N,)."""
   out = {f'{prefix}recovered_rmse_{t:g}': intervals.wilson(count, len(errors))
          for t, count in match.recovered(errors).items()}
-  ranked = np.sort(errors)  # The median of infinite errors is no NaN.
-  middle = [ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]]
-  return out | exact({f'{prefix}median_rmse': sum(middle) / 2})
+  return out | exact({f'{prefix}median_rmse': median(errors)})
+
+
+def median(errors: np.ndarray) -> float:
+  """Of numbers that may be infinite."""
+  ranked = np.sort(errors)
+  middle = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
+  return float(sum(middle) / 2)  # np.median makes NaN of inf - inf.
 
 
 def claimed(config: AttackConfig) -> dict[str, float]:

@@ -201,7 +201,7 @@ def test_noise_learned_labels_augmentation_and_distance(tmp_path):
     ({'corruption': 1.5}, '`corruption` must be in'),
     ({'ridge': 0.0}, '`ridge` must be positive'),
     ({'network_learning_rate': -1.0}, '`network_learning_rate` must be posit'),
-    ({'networks': 'resnet'}, '`networks` must be one of mlp'),
+    ({'networks': 'vgg'}, '`networks` must be one of mlp'),
     ({'kernel': 'rbf'}, '`kernel` must be a family'),
     ({'transform': 'whiten'}, '`transform` must be one of none'),
     ({'augment': 'blur'}, 'blur'),
@@ -233,3 +233,36 @@ def test_options_of_kip_are_refused_elsewhere(tmp_path):
     name, = fields
     with pytest.raises(ValueError, match=f'`{name}` must be .* with rkip'):
       _run(tmp_path, method='rkip', **fields)
+
+
+def test_what_an_attack_makes_of_a_network_is_a_distilled_set(tmp_path):
+  """M < N: better than as many real images; labels are the network's."""
+  fields = {'method': 'rkip_finite', 'network_width': 512, 'max_train': 60,
+            'transform': 'mean', 'steps': 60, 'learning_rate': 0.02}
+  metrics = _run(tmp_path, **fields)
+  assert metrics['krr_accuracy'].value > metrics['krr_accuracy_start'].value
+  assert metrics['krr_accuracy'].value > 0.9
+  arrays, record = _arrays(tmp_path), records.read(tmp_path)
+  assert arrays['images'].shape == (6, 8, 8, 1)
+  np.testing.assert_array_equal(
+      arrays['labels'], arrays['targets'].argmax(axis=1))
+  assert (np.diff(arrays['labels']) >= 0).all()
+  assert record['extra']['steps_done'] == 60
+  assert record['extra']['num_train'] == 54
+  assert _is_png(tmp_path / 'images.png')
+  assert _is_png(tmp_path / 'curve.png')
+  with pytest.raises(ValueError, match='`network_width` was 512, is 16'):
+    _run(tmp_path, **fields | {'network_width': 16})
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('fields', 'message'), [
+    ({'network_width': 0}, '`widths` must be .* at least 1'),
+    ({'corruption': 0.5}, '`corruption` must be 0.0 with rkip_finite'),
+    ({'transform': 'standardise+zca'}, '`transform` must keep pixels'),
+    ({'method': 'kip', 'network_width': 8}, '`network_width` must be 1024 wi'),
+])
+def test_options_of_rkip_finite_are_its_own(tmp_path, fields, message):
+  with pytest.raises(ValueError, match=message):
+    _run(tmp_path / 'out', **{'method': 'rkip_finite'} | fields)
+  assert not (tmp_path / 'out').exists()

@@ -164,6 +164,9 @@ def test_flags_reach_the_attack(tmp_path, monkeypatch):
   _run(FINITE, tmp_path / 'other', attack_seed=1)
   assert not np.array_equal(
       *(jax.random.key_data(k) for k in (key, attacker.calls[1][0])))
+  _run(FINITE, tmp_path / 'more', options='norm_squared=2, dtype=float64')
+  assert attacker.calls[2][2] == attackers.Config(
+      norm_squared=2.0, dtype='float64')
   with pytest.raises(ValueError, match='`gradients` must be unset with the'):
     _run(FINITE, tmp_path / 'none', gradients='final')
 
@@ -269,6 +272,8 @@ def test_flags_are_read_and_help_is_complete(capsys):
     (FINITE, {'sweep': True}, '`width` must be unset with `sweep`'),
     (FINITE, {'sweep': True, 'width': None, 'nums': '20,x'},
      '`nums` must be positive integers'),
+    (FINITE, {'options': 'speed=3'}, '`options` must be name=value of finite'),
+    (FINITE, {'options': 'steps=many'}, '`options` must give steps as int'),
     (FINITE, {'compare': 'finite'}, '`compare` must be one of first_layer'),
     (FINITE, {'victim': 'nowhere'}, '`workdir` must hold what'),
 ])
