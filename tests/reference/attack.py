@@ -77,3 +77,28 @@ def published_loss(
            + high_frequency_weight * high_frequency(x)
            + sparsity * sum(np.mean(np.abs(a)) for a in duals))
   return total, first
+
+
+def smooth_relu(z, slope):
+  """(value, slope) of a ReLU whose derivative is a sigmoid."""
+  return np.maximum(z, 0), sigmoid(slope * z)
+
+
+def margin_gradients(theta, x, label, *, slope):
+  """(M, P): d Phi_j / d theta, with Phi = +-f or f_y - max_{j != y} f_j."""
+  rows = []
+  for image, y in zip(x, label):
+    out, grads = jacobian(theta, image, lambda z: smooth_relu(z, slope))
+    if len(out) == 1:
+      rows.append((1 if y else -1) * flat(grads[0]))
+    else:
+      rival = max((c for c in range(len(out)) if c != y), key=lambda c: out[c])
+      rows.append(flat(grads[y]) - flat(grads[rival]))
+  return np.stack(rows)
+
+
+def output_gradients(theta, x, *, slope):
+  """(M C, P): d f_c(x_j) / d theta."""
+  act = lambda z: smooth_relu(z, slope)
+  return np.stack([flat(grad) for image in x
+                   for grad in jacobian(theta, image, act)[1]])
