@@ -43,9 +43,10 @@ from dsr.attack.result import Reconstruction
 from dsr.attack.span import Span, span
 from dsr.types import Solver
 
-_SPARSE = 0.4  # A row of G has half its entries 0, less what changes in training.
+_SPARSE = 0.4  # A row of G has half its entries 0, less what training changes.
 _COMBINATIONS = 64
-_SAME = 0.98  # Rows of a larger |cosine| are copies.
+_SAME = 0.98  # Exact rows of a larger |cosine| are copies.
+_COPY = 0.8  # The same of rows that are still approximate.
 
 
 class Config(NamedTuple):
@@ -65,7 +66,7 @@ class Config(NamedTuple):
   num_starts: int = 64
   max_rounds: int = 400
   patience: int = 30
-  iterations: int = 12
+  iterations: int = 24
   oversample: float = 1.5
   sparsity: float = 0.1
   refinements: int = 8
@@ -77,16 +78,20 @@ DEFAULT = Config()
 @functools.partial(jax.jit, static_argnames=('num_units', 'iterations'))
 def alternate(
     starts: Float[Array, 'B N'], codes: Float[Array, 'N W'],
-    maps: Float[Array, '2 N W'], free: Float[Array, 'N N'], *,
-    num_units: int, iterations: int
+    maps: Float[Array, '2 N W'], free: Float[Array, 'N N'],
+    rows: Float[Array, 'K N'], *, num_units: int, iterations: int
 ) -> Float[Array, 'B N']:
   """The t from each start after the alternation of the module text.
+
+  Where it comes upon a row that is known, that direction is deflated and the
+  next one on the same units taken.
 
   Args:
     starts: z to start from.
     codes: V'.
     maps: see `Span`.
     free: projector onto the z that are orthogonal to all known rows.
+    rows: the known rows, of length 1 or 0.
     num_units: inactive units that a t is read from.
     iterations: of z -> t -> z; of all t the one of least energy is kept.
   """
@@ -97,24 +102,28 @@ def alternate(
   solve = inverse.astype(mean.dtype) @ mean
   probe = jax.random.normal(jax.random.key(0), (size, 2), codes.dtype)
 
-  def row_of(z):
-    level = jnp.max(jnp.einsum('n,anw->aw', z, maps), axis=0)
-    two, ratio = least_energy(level, codes, probe, num_units)
-    return two[:, 0], ratio
-
   def one(z):
-    def body(carry, _):
-      z, best, t_best = carry
-      t, energy = row_of(free @ z)
-      better = energy < best
+    def body(carry, i):
+      z, best, t_best, shut = carry
+      z = free @ z
+      level = jnp.max(jnp.einsum('n,anw->aw', z, maps), axis=0)
+      two, energy = least_energy(level, codes, probe, num_units, shut)
+      t = two[:, 0]
+      known = rows[jnp.argmax(jnp.abs(rows @ t))]
+      copy = jnp.abs(known @ t) > _COPY
+      known -= shut.T @ (shut @ known)
+      shut_more = shut.at[i].set(known / jnp.linalg.norm(known))
+      better = (energy < best) & ~copy
       magnitude = jnp.abs(t @ codes)
       active = magnitude > 0.7 * jnp.median(magnitude)
       z_next = solve @ jnp.where(active, 1.0, -1.0).astype(codes.dtype)
-      return (z_next, jnp.where(better, energy, best),
-              jnp.where(better, t, t_best)), None
+      return (jnp.where(copy, z, z_next), jnp.where(better, energy, best),
+              jnp.where(better, t, t_best),
+              jnp.where(copy, shut_more, shut)), None
 
-    start = (z, jnp.asarray(jnp.inf, codes.dtype), jnp.zeros_like(z))
-    (_, _, t), _ = jax.lax.scan(body, start, None, length=iterations)
+    shut = jnp.zeros((iterations, size), codes.dtype)
+    start = (z, jnp.asarray(jnp.inf, codes.dtype), jnp.zeros_like(z), shut)
+    (_, _, t, _), _ = jax.lax.scan(body, start, jnp.arange(iterations))
     return t
 
   return jax.lax.map(one, starts)
@@ -152,14 +161,18 @@ def sharpen(
     return t
 
   def one(t):
-    promising = _sparsity(t[None], codes, 0.3)[0] < 0.2
+    promising = _sparsity(t[None], codes, 0.3)[0] < 0.25
     return jax.lax.cond(promising, again, lambda t: t, t)
 
   return jax.lax.map(one, t)
 
 
-def least_energy(level, codes, probe, num_units):
-  """(two least t (N, 2), the ratio of their energies) on units of low level."""
+def least_energy(level, codes, probe, num_units, shut=None):
+  """(two least t (N, 2), the ratio of their energies) on units of low level.
+
+  With orthonormal (or zero) rows `shut`, of energy over the squared length of
+  what is orthogonal to them: t may then hold any part of the shut directions.
+  """
   units = jax.lax.top_k(-level, num_units)[1]
   inactive = codes.T[units]
   energy = inactive.T @ inactive
@@ -168,6 +181,8 @@ def least_energy(level, codes, probe, num_units):
       energy + ridge * jnp.eye(len(energy), dtype=codes.dtype))
 
   def inverse_iteration(v, _):
+    if shut is not None:
+      v -= shut.T @ (shut @ v)
     return jnp.linalg.qr(jax.scipy.linalg.cho_solve(factor, v))[0], None
 
   v, _ = jax.lax.scan(inverse_iteration, probe, None, length=6)
@@ -206,6 +221,7 @@ class Data(NamedTuple):
   maps: Float[Array, '2 N W']
   middle: Float[Array, 'N']
   length: Float[Array, '']
+  noise: Float[Array, '']
 
 
 def first_layer(config: Config = DEFAULT) -> Solver:
@@ -226,7 +242,7 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     keys = jax.random.split(key)
     num = data.size.size
     power = jax.random.uniform(
-        keys[0], (config.num_starts, 1), data.codes.dtype, 0.25, 1)
+        keys[0], (config.num_starts, 1), data.codes.dtype, 0.5, 1)
     shape = (data.size / data.size[0])[None] ** power
     z = shape * jax.random.normal(
         keys[1], (config.num_starts, num), data.codes.dtype)
@@ -245,18 +261,19 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     key, key_starts = jax.random.split(state.key)
     free = _complement(state.rows / data.size[None])
     search = functools.partial(
-        alternate, codes=data.codes, maps=data.maps, free=free)
+        alternate, codes=data.codes, maps=data.maps, free=free,
+        rows=state.rows)
     few = min(width, int(config.oversample * num) + 4)
     t = search(starts(key_starts, data), num_units=few,
                   iterations=config.iterations)
     t = sharpen(t, data.codes, at_least=few)
     sparsity = _sparsity(t, data.codes)
     order = jnp.argsort(sparsity)
-    limit = jnp.minimum(0.01 * 2.0 ** (state.idle // 2), config.sparsity)
+    surest = jnp.maximum(0.01, 0.7 * data.noise)
+    limit = jnp.minimum(surest * 2.0 ** (state.idle // 2), config.sparsity)
     t, sparsity = t[order], sparsity[order]
-    rows, count = jax.lax.fori_loop(
-        0, len(t), functools.partial(accept, t=t, sparsity=sparsity, limit=limit),
-        (state.rows, state.count))
+    add = functools.partial(accept, t=t, sparsity=sparsity, limit=limit)
+    rows, count = jax.lax.fori_loop(0, len(t), add, (state.rows, state.count))
     idle = jnp.where(count > state.count, 0, state.idle + 1)
     missing = 1 - count / num
     return (State(rows, count, idle, key),
@@ -347,7 +364,8 @@ def _to_device(released, factors) -> Data:
   extent = np.broadcast_to(released.high - released.low, released.input_shape)
   middle = factors.basis[-1] if factors.biased else np.zeros_like(factors.size)
   return Data(put(factors.size), put(factors.codes), put(factors.maps),
-              put(middle), put(0.25 * np.linalg.norm(extent)))
+              put(middle), put(0.25 * np.linalg.norm(extent)),
+              put(factors.noise))
 
 
 def read(
