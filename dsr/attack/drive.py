@@ -28,8 +28,15 @@ class Driven(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)  # One step function, hence one compilation.
-def _step_all(step: Callable) -> Callable:
-  return jax.vmap(step, in_axes=(0, None))
+def _step_all(step: Callable, parallel: bool) -> Callable:
+  """`step` of all seeds: in one vmap, or each in turn.
+
+  Under vmap both sides of a branch are computed, restarts and the repair of
+  close pairs too. On CPUs, and for one seed, that costs more than it gains.
+  """
+  if parallel:
+    return jax.vmap(step, in_axes=(0, None))
+  return lambda states, data: jax.lax.map(lambda s: step(s, data), states)
 
 
 def drive(
@@ -37,7 +44,7 @@ def drive(
     num_seeds: int = 1, chunk: int = 50, tolerance: float | None = None,
     workdir=None, fingerprint: str = '', progress: bool = True,
     on_chunk: Callable | None = None) -> Driven:
-  """`steps` steps of `num_seeds` starts in one vmap.
+  """`steps` steps of `num_seeds` starts side by side.
 
   Args:
     key: seed r starts from the r-th key split off it.
@@ -70,8 +77,9 @@ def drive(
       done = bool(on_chunk(step, np.asarray(states.x[best]))) or done
     return done
 
+  parallel = num_seeds > 1 and jax.default_backend() != 'cpu'
   result = loop.run(
-      _step_all(solver.step), states, data, num_steps=steps, chunk=chunk,
+      _step_all(solver.step, parallel), states, data, num_steps=steps, chunk=chunk,
       workdir=workdir, fingerprint=fingerprint, progress=progress,
       on_chunk=look, description=name)
   if result.status == Status.NOT_FINITE:

@@ -1,0 +1,111 @@
+"""Variable projection on finite networks, on real digits."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsr import nets
+from dsr.attack import finite
+from dsr.attack.prior import Prior
+from tests.attack import problem
+
+_QUICK = finite.Config(steps=300)
+
+
+def _attack(released, config=_QUICK, **options):
+  return finite.reconstruct(
+      jax.random.key(0), released, config, progress=False, **options)
+
+
+@pytest.fixture(scope='module')
+def linear():
+  data = problem.digits(10)
+  return data, *problem.network(data, linearised=True, dtype=np.float32)
+
+
+def test_loss_is_zero_at_the_truth_of_a_linearised_network(linear):
+  data, released, victim = linear
+  given = finite.prepare(released, _QUICK)
+  at = finite.explain(released.module, given,
+                      jnp.asarray(data.x, jnp.float32), 6.0, 1e-9)
+  assert abs(1 - at.explained / given.norm_squared) < 1e-4
+  np.testing.assert_allclose(at.duals, victim.duals, rtol=5e-2, atol=1e-3)
+
+
+def test_most_images_of_a_linearised_network(linear):
+  data, released, _ = linear
+  out = _attack(released)
+  assert out.candidates.shape == (20, 8, 8, 1)
+  assert out.info['subspace'] == 9
+  error = problem.errors(data, out.candidates)
+  assert np.sum(error < 0.05) >= 8
+  assert out.loss < 0.05
+
+
+def test_gradients_at_both_ends_explain_a_trained_network_best():
+  data = problem.digits(10)
+  released, _ = problem.network(data, dtype=np.float32)
+  x, losses = jnp.asarray(data.x, jnp.float32), {}
+  for kind in ('initial', 'final', 'both'):
+    given = finite.prepare(released, _QUICK._replace(gradients=kind))
+    at = finite.explain(released.module, given, x, 6.0, 1e-7)
+    losses[kind] = float(1 - at.explained / given.norm_squared)
+  assert losses['both'] < 0.95 * min(losses['initial'], losses['final'])
+  out = _attack(released)
+  assert out.duals.shape == (20, 1)
+  assert np.sum(problem.errors(data, out.candidates) < 0.15) >= 6
+
+
+def test_any_flax_module_by_jacobians():
+  data = problem.digits(6)
+  module = nets.ConvNet(1, depth=1, width=4, norm='none')
+  released, _ = problem.network(data, module, linearised=True,
+                                dtype=np.float32)
+  out = _attack(released, _QUICK._replace(
+      steps=40, ratio=1.0, prior=Prior(box=0.1, variation=1e-3)))
+  assert out.info['subspace'] == 0
+  assert out.curve[-1] < 0.5 * out.curve[0]
+
+
+def test_many_outputs_and_seeds(linear):
+  data = problem.digits(10, 10)
+  module = nets.MLP(10, widths=(64, 64))
+  released, _ = problem.network(data, module, linearised=True,
+                                dtype=np.float32)
+  out = _attack(released, _QUICK._replace(steps=40, ratio=1.0, num_seeds=2))
+  assert out.duals.shape == (10, 10)
+  assert out.info['seed_losses'].shape == (2,)
+  assert out.curve[-1] < out.curve[0]
+
+
+def test_fewer_candidates_are_a_distilled_set(linear):
+  _, released, _ = linear
+  out = _attack(released, _QUICK._replace(ratio=0.4, steps=100))
+  assert out.info['labels'].shape == (4, 1)
+  # Labels are the change that the linearised network makes, of size 1.
+  assert 0.1 < np.abs(out.info['labels']).mean() < 3
+
+
+def test_resume_goes_on_to_the_same_result(linear, tmp_path):
+  _, released, _ = linear
+  config = _QUICK._replace(steps=100)
+  whole = _attack(released, config)
+  steps = []
+  _attack(released, config, workdir=tmp_path,
+          on_chunk=lambda step, x: steps.append((step, x.shape)))
+  again = _attack(released, config, workdir=tmp_path)
+  assert steps == [(50, (20, 8, 8, 1)), (100, (20, 8, 8, 1))]
+  np.testing.assert_array_equal(again.candidates, whole.candidates)
+
+
+@pytest.mark.errors
+def test_bad_input(linear):
+  _, released, _ = linear
+  for change, message in (
+      ({'ratio': -1.0}, '`ratio`'), ({'steps': 0}, '`steps`'),
+      ({'gradients': 'final'}, '`gradients`'), ({'slope': 0.0}, '`slope`'),
+      ({'prior': Prior(variation=-1.0)}, '`variation`')):
+    with pytest.raises(ValueError, match=message):
+      _attack(released, _QUICK._replace(**change))
+  with pytest.raises(ValueError, match='theta_0'):
+    _attack(released._replace(theta_0=None))

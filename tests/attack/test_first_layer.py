@@ -1,0 +1,115 @@
+"""Exact reconstruction from the change of a first layer, on real digits."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsr import nets
+from dsr.attack import first_layer, release, span
+from tests.attack import problem
+
+_QUICK = first_layer.Config(num_starts=24)
+
+
+def _attack(released, config=_QUICK, **options):
+  return first_layer.reconstruct(
+      jax.random.key(0), released, config, progress=False, **options)
+
+
+@pytest.fixture(scope='module')
+def standard():
+  data = problem.digits(10)
+  return data, *problem.network(data)
+
+
+def test_change_is_spanned_by_the_inputs(standard):
+  data, released, _ = standard
+  factors = span.span(released)
+  x = np.concatenate([data.x.reshape(10, -1), np.ones((10, 1))], axis=1)
+  left = x.T - factors.basis @ (factors.basis.T @ x.T)
+  assert np.abs(left).max() < 1e-9
+  assert factors.biased
+  # Pre-activations at both ends, read in the coordinates of the span.
+  for level, theta in zip(np.einsum('in,anw->aiw', x @ factors.basis,
+                                    factors.maps),
+                          (released.theta_0, released.theta_T)):
+    layer = theta['hidden_0']
+    want = data.x.reshape(10, -1) @ layer['kernel'] + layer['bias'][None]
+    np.testing.assert_allclose(level, want, atol=1e-9)
+
+
+def test_all_images_of_a_trained_network(standard):
+  data, released, _ = standard
+  out = _attack(released)
+  assert len(out.candidates) == out.info['rank'] == 10
+  assert problem.errors(data, out.candidates).max() < 1e-6
+  assert out.info['sparsity'].max() < 1e-6
+
+
+def test_all_images_of_a_linearised_network_in_float32():
+  data = problem.digits(10)
+  released, _ = problem.network(data, linearised=True, dtype=np.float32)
+  assert problem.errors(data, _attack(released).candidates).max() < 1e-2
+
+
+def test_an_upper_bound_of_the_number_of_images_is_enough(standard):
+  data, released, _ = standard
+  out = _attack(released._replace(num_train=25))
+  assert len(out.candidates) == 10
+  assert problem.errors(data, out.candidates).max() < 1e-6
+
+
+@pytest.mark.parametrize('options', [
+    {'widths': (256,), 'use_bias': False},
+    {'widths': (256, 64, 64), 'parameterisation': 'ntk', 'w_std': 1.4,
+     'b_std': 0.1}])
+def test_other_depths_parameterisations_and_outputs(options):
+  data = problem.digits(10, 10)
+  module = nets.MLP(10, **options)
+  released, _ = problem.network(data, module)
+  out = _attack(released)
+  assert problem.errors(data, out.candidates).max() < 1e-5
+
+
+def test_resume_goes_on_to_the_same_result(standard, tmp_path):
+  _, released, _ = standard
+  whole = _attack(released)
+  part = _attack(released, workdir=tmp_path,
+                 on_chunk=lambda step, x: None)
+  again = _attack(released, workdir=tmp_path)
+  np.testing.assert_array_equal(part.candidates, whole.candidates)
+  np.testing.assert_array_equal(again.candidates, whole.candidates)
+
+
+def test_sharpen_tells_a_row_from_a_mixture_of_two():
+  rng = np.random.default_rng(0)
+  active = rng.random((6, 300)) < 0.5
+  rows = active * rng.normal(size=(6, 300))
+  codes, mixing = np.linalg.qr(rows.T)[0].T, np.linalg.qr(rows.T)[1].T
+  true = mixing / np.linalg.norm(mixing, axis=1, keepdims=True)
+  start = true[0] - 0.3 * true[1]
+  out = first_layer.sharpen(
+      jnp.asarray(start[None]), jnp.asarray(codes), at_least=10)[0]
+  assert np.abs(true @ np.asarray(out)).max() > 1 - 1e-6
+
+
+def test_noise_breaks_the_attack_and_it_says_so(standard):
+  _, released, _ = standard
+  noisy = release.with_noise(released, jax.random.key(0), 0.05)
+  with pytest.raises(ValueError, match='full rank'):
+    _attack(noisy)
+
+
+@pytest.mark.errors
+def test_bad_input(standard):
+  _, released, _ = standard
+  with pytest.raises(ValueError, match='theta_0'):
+    _attack(released._replace(theta_0=None))
+  with pytest.raises(ValueError, match='`num_train`'):
+    _attack(released._replace(num_train=65))
+  with pytest.raises(ValueError, match='MLP'):
+    _attack(released._replace(module=nets.ConvNet(1)))
+  with pytest.raises(ValueError, match='theta_T'):
+    _attack(released._replace(theta_T=released.theta_0))
+  with pytest.raises(ValueError, match='`sparsity`'):
+    _attack(released, _QUICK._replace(sparsity=0.5))
