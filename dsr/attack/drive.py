@@ -79,8 +79,8 @@ def drive(
 
   parallel = num_seeds > 1 and jax.default_backend() != 'cpu'
   result = loop.run(
-      _step_all(solver.step, parallel), states, data, num_steps=steps, chunk=chunk,
-      workdir=workdir, fingerprint=fingerprint, progress=progress,
+      _step_all(solver.step, parallel), states, data, num_steps=steps,
+      chunk=chunk, workdir=workdir, fingerprint=fingerprint, progress=progress,
       on_chunk=look, description=name)
   if result.status == Status.NOT_FINITE:
     raise FloatingPointError(

@@ -288,7 +288,8 @@ def reconstruct(
       tolerance=config.tolerance or None, fingerprint=repr(config),
       on_chunk=on_chunk)
   x = driven.state.x
-  at = explain(released.module, data, x, config.last_slope, config.jitter)
+  at = jax.jit(explain, static_argnums=(0, 3, 4))(
+      released.module, data, x, config.last_slope, config.jitter)
   loss = float(1 - at.explained / data.norm_squared)
   # Sums over the sets of parameters, and for gains over outputs.
   per_row = at.duals.reshape(len(data.thetas), num, -1)

@@ -269,8 +269,9 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     t = sharpen(t, data.codes, at_least=few)
     sparsity = _sparsity(t, data.codes)
     order = jnp.argsort(sparsity)
-    surest = jnp.maximum(0.01, 0.7 * data.noise)
-    limit = jnp.minimum(surest * 2.0 ** (state.idle // 2), config.sparsity)
+    surest = _surest(data.noise)
+    limit = jnp.minimum(surest * 2.0 ** (state.idle // 3), 4 * surest)
+    limit = jnp.minimum(limit, config.sparsity)
     t, sparsity = t[order], sparsity[order]
     add = functools.partial(accept, t=t, sparsity=sparsity, limit=limit)
     rows, count = jax.lax.fori_loop(0, len(t), add, (state.rows, state.count))
@@ -357,6 +358,11 @@ def reconstruct(
        'noise': factors.noise, 'rounds': result.steps_done})
 
 
+def _surest(noise):
+  """Sparsity below which a row is taken at once, given the rounding noise."""
+  return 0.01 + 0.7 * noise
+
+
 def _to_device(released, factors) -> Data:
   """In float32: the search only has to find the right basin."""
   put = functools.partial(jnp.asarray, dtype=jnp.float32)
@@ -382,31 +388,62 @@ def read(
   if not len(rows):
     return (np.zeros((0, *released.input_shape)), np.zeros(0))
   width = factors.codes.shape[1]
-  for share in [None, *np.linspace(0.2, 0.33, refinements)]:
-    if share is not None:
-      units = max(int(share * width), int(1.25 * len(factors.size)))
-      rows = np.stack([_row(z, factors, min(units, width)) for z in places])
-    places = _places(rows, factors)
+  sparsity = _host_sparsity(rows, factors)
+  places = _places(rows, sparsity, factors)
+  for share in np.linspace(0.2, 0.33, refinements):
+    units = max(int(share * width), int(1.25 * len(factors.size)))
+    again = np.stack([_row(z, factors, min(units, width)) for z in places])
+    sparsity_again = _host_sparsity(again, factors)
+    # An exact mask reads an exact row; a wrong one would spoil a good row.
+    better = sparsity_again < np.maximum(sparsity, _surest(factors.noise))
+    rows = np.where(better[:, None], again, rows)
+    sparsity = np.where(better, sparsity_again, sparsity)
+    first = _first_of_copies(rows, sparsity)
+    rows, sparsity = rows[first], sparsity[first]
+    places = _places(rows, sparsity, factors)
   x = places @ factors.basis.T
   x = x[:, :released.size].reshape(-1, *released.input_shape)
   if not factors.biased:
     x = scale.fill_range(released, x)
-  magnitude = np.abs(rows @ factors.codes)
-  low, high = np.quantile(magnitude, [_SPARSE, 0.75], axis=1)
-  return x, low / high
+  return np.clip(x, released.low[None], released.high[None]), sparsity
 
 
-def _places(rows, factors) -> Float[np.ndarray, 'M N']:
-  """z of every row, scaled so that its input's last entry is 1."""
+def _first_of_copies(rows, sparsity):
+  """Places of the rows without those that repeat a sparser one."""
+  kept = []
+  for i in np.argsort(sparsity, kind='stable'):
+    if all(abs(rows[i] @ rows[j]) < _SAME for j in kept):
+      kept.append(i)
+  return np.array(sorted(kept))
+
+
+def _host_sparsity(rows, factors):
+  low, high = np.quantile(
+      np.abs(rows @ factors.codes), [_SPARSE, 0.75], axis=1)
+  return low / high
+
+
+def _places(rows, sparsity, factors) -> Float[np.ndarray, 'M N']:
+  """z of every row, scaled so that its input's last entry is 1.
+
+  Only sure rows restrict the others: a wrong one would spoil all of them.
+  """
   scaled = rows / factors.size
   scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
+  sure = np.flatnonzero(sparsity < 2 * _surest(factors.noise))
   mean = factors.maps.mean(axis=0)
-  # Dual basis within the rows' span, and the space that no row sees.
-  dual = np.linalg.pinv(scaled)
-  hidden = np.linalg.svd(scaled)[2][len(rows):].T
+  # Dual basis within the sure rows' span, and the space that none of them sees.
+  dual = np.linalg.pinv(scaled[sure])
+  hidden = np.linalg.svd(scaled[sure])[2][len(sure):].T if len(sure) else (
+      np.eye(len(factors.size)))
   places = []
   for i, row in enumerate(rows):
-    around = np.column_stack([dual[:, i] / np.linalg.norm(dual[:, i]), hidden])
+    around = hidden
+    if i in sure:
+      own = dual[:, np.searchsorted(sure, i)]
+      around = np.column_stack([own / np.linalg.norm(own), hidden])
+    if not around.size:  # All rows are sure but this one, a surplus.
+      around = np.eye(len(factors.size))
     magnitude = np.abs(row @ factors.codes)
     label = np.where(magnitude > 0.7 * np.median(magnitude), 1.0, -1.0)
     design = (around.T @ mean).T

@@ -238,21 +238,21 @@ def reconstruct(
       num_seeds=config.num_seeds, workdir=workdir, progress=progress,
       tolerance=config.tolerance * config.norm_squared if known else None,
       fingerprint=f'{config!r} {kernel_fn.name}', on_chunk=on_chunk)
-  x = driven.state.x
-  at = projection.project(
-      kernel_fn(x), released.query(x), jitter=config.jitter)
-  gains = np.asarray(projection.gains(at))
+
+  @jax.jit  # One program: op by op this would take seconds to compile.
+  def summary(x):
+    at = projection.project(
+        kernel_fn(x), released.query(x), jitter=config.jitter)
+    once, twice = kernel_fn(x[:1], x[:1]), kernel_fn(2 * x[:1], x[:1])
+    return at.explained, at.duals, projection.gains(at), twice / once
+
+  x = np.asarray(driven.state.x)
+  explained, duals, gains, growth = map(np.asarray, summary(driven.state.x))
   order = np.argsort(-gains, kind='stable')
-  x, duals = np.asarray(x)[order], np.asarray(at.duals)[order]
-  free = _is_homogeneous(kernel_fn, jnp.asarray(x[:1]))
-  loss = 1 - float(at.explained) / config.norm_squared if known else math.nan
+  x, duals = x[order], duals[order]
+  free = bool(abs(growth - 2) < 1e-4)  # k(2 x, x) = 2 k(x, x): no biases.
+  loss = 1 - float(explained) / config.norm_squared if known else math.nan
   return Reconstruction(
       scale.fill_range(released, x) if free else x, duals, loss, driven.curve,
       driven.status, {'gains': gains[order], 'scale_free': free,
                       'seed_losses': driven.losses})
-
-
-def _is_homogeneous(kernel_fn, x) -> bool:
-  """Whether k(c x, x) = c k(x, x), as without biases."""
-  once, twice = (float(kernel_fn(c * x, x)[0, 0]) for c in (1.0, 2.0))
-  return abs(twice - 2 * once) < 1e-4 * abs(once)

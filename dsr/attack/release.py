@@ -73,8 +73,11 @@ class Released(NamedTuple):
 def query_only(
     query: Callable, *, num_train: int, input_shape: tuple[int, ...],
     num_outputs: int, low: Float[np.ndarray, '...'] | float,
-    high: Float[np.ndarray, '...'] | float) -> Released:
+    high: Float[np.ndarray, '...'] | float, dtype: str = 'float32'
+) -> Released:
   """A release of function values: see `Released` for the arguments.
+
+  `query` is traced once with inputs of `dtype`, to see that it fits.
 
   A predictor that returns values without derivatives is made differentiable by
   `by_differences`.
@@ -83,7 +86,7 @@ def query_only(
     ValueError: an argument is out of range, or `query` gives no (M, C).
   """
   _check_public(num_train, input_shape, num_outputs, low, high)
-  sample = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+  sample = jax.ShapeDtypeStruct((2, *input_shape), jnp.dtype(dtype))
   out = jax.eval_shape(query, sample)
   if out.shape != (2, num_outputs):
     raise ValueError(f'`query` must map (2, ...) to (2, {num_outputs}), got '

@@ -79,4 +79,4 @@ def errors(problem: Problem, candidates) -> np.ndarray:
   return np.sqrt(np.mean((truth - other) ** 2, axis=2)).min(axis=1)
 
 
-fcn2 = functools.cache(lambda **scales: kernels.fcn(2, **scales))
+fcn2 = functools.cache(lambda: kernels.fcn(2))

@@ -4,11 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dsr import kernels
 from dsr.attack import ntk_limit, release, scale
 from dsr.attack.prior import Prior
 from tests.attack import problem
 
 _QUICK = ntk_limit.Config(steps=400, restart_every=50, dtype='float64')
+_PLAIN = _QUICK._replace(restart_every=0)  # Compiles faster.
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +59,7 @@ def test_loss_is_zero_at_the_truth_however_it_is_split(victim):
 
 def test_without_biases_images_come_back_up_to_scale():
   data = problem.digits(6)
-  kernel_fn = problem.fcn2(b_std=0.0)
+  kernel_fn = kernels.fcn(1, b_std=0.0)
   released, duals, norm = problem.limit(data, kernel_fn)
   x = jnp.asarray(data.x)
   stretched = 3.0 * x  # (c x, a / c) has the same loss, which is 0.
@@ -67,7 +69,7 @@ def test_without_biases_images_come_back_up_to_scale():
   # The angle between collinear inputs is only known to sqrt(eps).
   assert abs(loss) < 1e-6 * norm
   out = ntk_limit.reconstruct(
-      jax.random.key(0), released, _QUICK, kernel_fn=kernel_fn, progress=False)
+      jax.random.key(0), released, _PLAIN, kernel_fn=kernel_fn, progress=False)
   assert out.info['scale_free']
   # Digits have a black pixel, so that filling the range fixes the scale.
   assert problem.errors(data, out.candidates).max() < 1e-3
@@ -75,23 +77,23 @@ def test_without_biases_images_come_back_up_to_scale():
 
 def test_many_outputs():
   data = problem.digits(10, 10)
-  kernel_fn = problem.fcn2()
+  kernel_fn = kernels.fcn(1)
   released, *_ = problem.limit(data, kernel_fn)
   out = ntk_limit.reconstruct(
-      jax.random.key(1), released, _QUICK, kernel_fn=kernel_fn, progress=False)
+      jax.random.key(1), released, _PLAIN, kernel_fn=kernel_fn, progress=False)
   assert out.duals.shape == (30, 10)
   assert problem.errors(data, out.candidates).max() < 1e-3
 
 
 def test_fewer_candidates_than_images_explain_less(victim):
-  config = _QUICK._replace(ratio=0.5, norm_squared=victim[4], steps=200)
+  config = _PLAIN._replace(ratio=0.5, norm_squared=victim[4], steps=200)
   out = _attack(victim, config)
   assert out.candidates.shape == (5, 8, 8, 1)
   assert 0.01 < out.loss < 1
 
 
 def test_seeds_side_by_side_and_resume_agree(victim, tmp_path):
-  config = _QUICK._replace(steps=100, num_seeds=2)
+  config = _PLAIN._replace(steps=100, num_seeds=2)
   whole = _attack(victim, config)
   assert whole.info['seed_losses'].shape == (2,)
   _attack(victim, config, workdir=tmp_path,
@@ -118,7 +120,7 @@ def test_fill_range_touches_the_range():
 
 
 def test_projection_keeps_candidates_in_range(victim):
-  config = _QUICK._replace(steps=20, prior=Prior(project=True))
+  config = _PLAIN._replace(steps=20, prior=Prior(project=True))
   x = _attack(victim, config).candidates
   assert x.min() >= victim[0].low - 1e-6
   assert x.max() <= victim[0].high + 1e-6
