@@ -29,6 +29,7 @@ Axes: N images, W units of the first layer, D numbers in an input.
 """
 from collections.abc import Callable
 import functools
+import pathlib
 from typing import NamedTuple
 
 import jax
@@ -37,16 +38,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 
 from dsr import checks, loop, numerics
-from dsr.attack import scale
+from dsr.attack.alternation import alternate, sharpen, sparsity_of
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
-from dsr.attack.span import Span, span
-from dsr.types import Solver
+from dsr.attack.rows import read, surest
+from dsr.attack.span import span
+from dsr.types import Solver, Status
 
-_SPARSE = 0.4  # A row of G has half its entries 0, less what training changes.
-_COMBINATIONS = 64
-_SAME = 0.98  # Exact rows of a larger |cosine| are copies.
-_COPY = 0.8  # The same of rows that are still approximate.
+_NEAR = 0.9  # Sharpened rows of a larger |cosine| are copies.
 
 
 class Config(NamedTuple):
@@ -61,133 +60,21 @@ class Config(NamedTuple):
     sparsity: a row is accepted if the 30th percentile of its magnitudes is
       below this share of the 75th; 0.28 for a normal row, 0 for an exact one.
     refinements: passes of the last stage.
+    searches: times that the search may go on after rows that turned out to be
+      copies were taken away.
   """
 
   num_starts: int = 64
   max_rounds: int = 400
-  patience: int = 30
+  patience: int = 12
   iterations: int = 24
   oversample: float = 1.5
   sparsity: float = 0.1
   refinements: int = 8
+  searches: int = 3
 
 
 DEFAULT = Config()
-
-
-@functools.partial(jax.jit, static_argnames=('num_units', 'iterations'))
-def alternate(
-    starts: Float[Array, 'B N'], codes: Float[Array, 'N W'],
-    maps: Float[Array, '2 N W'], free: Float[Array, 'N N'],
-    rows: Float[Array, 'K N'], *, num_units: int, iterations: int
-) -> Float[Array, 'B N']:
-  """The t from each start after the alternation of the module text.
-
-  Where it comes upon a row that is known, that direction is deflated and the
-  next one on the same units taken.
-
-  Args:
-    starts: z to start from.
-    codes: V'.
-    maps: see `Span`.
-    free: projector onto the z that are orthogonal to all known rows.
-    rows: the known rows, of length 1 or 0.
-    num_units: inactive units that a t is read from.
-    iterations: of z -> t -> z; of all t the one of least energy is kept.
-  """
-  size = codes.shape[0]
-  # Normal equations of the classifier within the free space.
-  mean = free @ jnp.mean(maps, axis=0)
-  inverse = jnp.linalg.pinv(mean @ mean.T, hermitian=True)
-  solve = inverse.astype(mean.dtype) @ mean
-  probe = jax.random.normal(jax.random.key(0), (size, 2), codes.dtype)
-
-  def one(z):
-    def body(carry, i):
-      z, best, t_best, shut = carry
-      z = free @ z
-      level = jnp.max(jnp.einsum('n,anw->aw', z, maps), axis=0)
-      two, energy = least_energy(level, codes, probe, num_units, shut)
-      t = two[:, 0]
-      known = rows[jnp.argmax(jnp.abs(rows @ t))]
-      copy = jnp.abs(known @ t) > _COPY
-      known -= shut.T @ (shut @ known)
-      shut_more = shut.at[i].set(known / jnp.linalg.norm(known))
-      better = (energy < best) & ~copy
-      magnitude = jnp.abs(t @ codes)
-      active = magnitude > 0.7 * jnp.median(magnitude)
-      z_next = solve @ jnp.where(active, 1.0, -1.0).astype(codes.dtype)
-      return (jnp.where(copy, z, z_next), jnp.where(better, energy, best),
-              jnp.where(better, t, t_best),
-              jnp.where(copy, shut_more, shut)), None
-
-    shut = jnp.zeros((iterations, size), codes.dtype)
-    start = (z, jnp.asarray(jnp.inf, codes.dtype), jnp.zeros_like(z), shut)
-    (_, _, t, _), _ = jax.lax.scan(body, start, jnp.arange(iterations))
-    return t
-
-  return jax.lax.map(one, starts)
-
-
-@functools.partial(jax.jit, static_argnames='at_least')
-def sharpen(
-    t: Float[Array, 'B N'], codes: Float[Array, 'N W'], *, at_least: int
-) -> Float[Array, 'B N']:
-  """Each t from the units on which it is smallest, as sparse as can be.
-
-  On the units at which two images are inactive all combinations of their rows
-  vanish. So the two directions of least energy are kept, and of their
-  combinations that vanish at a further unit the sparsest is taken. Rows that
-  are far from sparse are left alone.
-  """
-  width = codes.shape[1]
-  probe = jax.random.normal(jax.random.key(0), (len(codes), 2), codes.dtype)
-  places = np.linspace(_SPARSE * width, width - 1, _COMBINATIONS).astype(int)
-
-  def from_least(t, share):
-    units = min(width, max(at_least, int(share * width)))
-    return least_energy(jnp.abs(t @ codes), codes, probe, units)[0]
-
-  def again(t):
-    two = from_least(t, 0.35)
-    rows = two.T @ codes
-    units = jnp.argsort(jnp.sum(rows**2, axis=0))[places]
-    turn = jnp.stack([rows[1, units], -rows[0, units]], axis=1)
-    turn /= jnp.linalg.norm(turn, axis=1, keepdims=True)
-    found = jnp.concatenate([two[:, :1].T, turn @ two.T])
-    t = found[jnp.argmin(_sparsity(found, codes, 0.44))]
-    for _ in range(3):
-      t = from_least(t, 0.44)[:, 0]
-    return t
-
-  def one(t):
-    promising = _sparsity(t[None], codes, 0.3)[0] < 0.25
-    return jax.lax.cond(promising, again, lambda t: t, t)
-
-  return jax.lax.map(one, t)
-
-
-def least_energy(level, codes, probe, num_units, shut=None):
-  """(two least t (N, 2), the ratio of their energies) on units of low level.
-
-  With orthonormal (or zero) rows `shut`, of energy over the squared length of
-  what is orthogonal to them: t may then hold any part of the shut directions.
-  """
-  units = jax.lax.top_k(-level, num_units)[1]
-  inactive = codes.T[units]
-  energy = inactive.T @ inactive
-  ridge = 1e-8 if codes.dtype == jnp.float64 else 1e-6
-  factor = jax.scipy.linalg.cho_factor(
-      energy + ridge * jnp.eye(len(energy), dtype=codes.dtype))
-
-  def inverse_iteration(v, _):
-    if shut is not None:
-      v -= shut.T @ (shut @ v)
-    return jnp.linalg.qr(jax.scipy.linalg.cho_solve(factor, v))[0], None
-
-  v, _ = jax.lax.scan(inverse_iteration, probe, None, length=6)
-  value = jnp.sum(v * (energy @ v), axis=0)
-  return v, value[0] / value[1]
 
 
 class State(NamedTuple):
@@ -252,7 +139,7 @@ def first_layer(config: Config = DEFAULT) -> Solver:
   def accept(i, carry, t, sparsity, limit):
     rows, count = carry
     new = ((sparsity[i] < limit) & (count < rows.shape[0])
-           & (jnp.max(jnp.abs(rows @ t[i])) < 0.9))
+           & (jnp.max(jnp.abs(rows @ t[i])) < _NEAR))
     rows = rows.at[count].set(jnp.where(new, t[i], rows[count]), mode='drop')
     return rows, count + new
 
@@ -265,12 +152,12 @@ def first_layer(config: Config = DEFAULT) -> Solver:
         rows=state.rows)
     few = min(width, int(config.oversample * num) + 4)
     t = search(starts(key_starts, data), num_units=few,
-                  iterations=config.iterations)
+               iterations=config.iterations)
     t = sharpen(t, data.codes, at_least=few)
-    sparsity = _sparsity(t, data.codes)
+    sparsity = sparsity_of(t, data.codes)
     order = jnp.argsort(sparsity)
-    surest = _surest(data.noise)
-    limit = jnp.minimum(surest * 2.0 ** (state.idle // 3), 4 * surest)
+    sure = surest(data.noise)
+    limit = jnp.minimum(sure * 2.0 ** (state.idle // 3), 4 * sure)
     limit = jnp.minimum(limit, config.sparsity)
     t, sparsity = t[order], sparsity[order]
     add = functools.partial(accept, t=t, sparsity=sparsity, limit=limit)
@@ -285,17 +172,12 @@ def first_layer(config: Config = DEFAULT) -> Solver:
 
 def check(config: Config) -> None:
   """Raises a ValueError for an option out of its range."""
-  for name in ('num_starts', 'max_rounds', 'patience', 'iterations'):
+  for name in ('num_starts', 'max_rounds', 'patience', 'iterations',
+               'searches'):
     checks.at_least(name, getattr(config, name), 1)
   checks.at_least('refinements', config.refinements, 0)
   checks.within('oversample', config.oversample, 1, 10)
   checks.within('sparsity', config.sparsity, 0, 0.28)
-
-
-def _sparsity(t, codes, share=_SPARSE):
-  shares = jnp.array([share, 0.75], codes.dtype)
-  low, high = jnp.quantile(jnp.abs(t @ codes), shares, axis=1)
-  return low / high
 
 
 def _complement(rows):
@@ -344,23 +226,31 @@ def reconstruct(
       stop = bool(on_chunk(step, x)) or stop
     return stop
 
-  result = loop.run(
-      solver.step, solver.init(key, data), data, num_steps=config.max_rounds,
-      chunk=1, workdir=workdir, checkpoint_every=20, fingerprint=repr(config),
-      progress=progress, on_chunk=look, description='first_layer')
-  rows = np.asarray(result.state.rows[:int(result.state.count)])
-  x, sparsity = read(released, factors, rows, config.refinements)
+  state, curve, rounds = solver.init(key, data), [], 0
+  for search in range(config.searches):
+    folder = None if workdir is None else pathlib.Path(workdir) / str(search)
+    result = loop.run(
+        solver.step, state, data, num_steps=config.max_rounds, chunk=1,
+        workdir=folder, checkpoint_every=20, fingerprint=repr(config),
+        progress=progress, on_chunk=look, description='first_layer')
+    curve.append(np.asarray(result.infos.loss))
+    rounds += result.steps_done
+    rows = np.asarray(result.state.rows[:int(result.state.count)])
+    x, sparsity, rows = read(released, factors, rows, config.refinements)
+    if len(x) == len(factors.size) or result.status == Status.INTERRUPTED:
+      break
+    # Some rows were copies: go on without them.
+    blank = np.zeros_like(result.state.rows)
+    blank[:len(rows)] = rows
+    state = result.state._replace(
+        rows=jnp.asarray(blank), count=jnp.asarray(len(rows), jnp.int32),
+        idle=jnp.zeros((), jnp.int32))
   order = np.argsort(sparsity, kind='stable')
   nan = np.full((len(x), released.num_outputs), np.nan)
   return Reconstruction(
-      x[order], nan, float('nan'), np.asarray(result.infos.loss), result.status,
+      x[order], nan, float('nan'), np.concatenate(curve), result.status,
       {'sparsity': sparsity[order], 'rank': len(factors.size),
-       'noise': factors.noise, 'rounds': result.steps_done})
-
-
-def _surest(noise):
-  """Sparsity below which a row is taken at once, given the rounding noise."""
-  return 0.01 + 0.7 * noise
+       'noise': factors.noise, 'rounds': rounds})
 
 
 def _to_device(released, factors) -> Data:
@@ -372,90 +262,3 @@ def _to_device(released, factors) -> Data:
   return Data(put(factors.size), put(factors.codes), put(factors.maps),
               put(middle), put(0.25 * np.linalg.norm(extent)),
               put(factors.noise))
-
-
-def read(
-    released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
-    refinements: int
-) -> tuple[Float[np.ndarray, 'M ...'], Float[np.ndarray, 'M']]:
-  """(inputs, sparsity of their rows) of accepted rows, on the host in float64.
-
-  An input's z is orthogonal to all other rows over s. With all N rows known
-  that leaves one direction; with fewer, the classifier of its own row's
-  support decides within what is left.
-  """
-  rows = np.asarray(rows, np.float64)
-  if not len(rows):
-    return (np.zeros((0, *released.input_shape)), np.zeros(0))
-  width = factors.codes.shape[1]
-  sparsity = _host_sparsity(rows, factors)
-  places = _places(rows, sparsity, factors)
-  for share in np.linspace(0.2, 0.33, refinements):
-    units = max(int(share * width), int(1.25 * len(factors.size)))
-    again = np.stack([_row(z, factors, min(units, width)) for z in places])
-    sparsity_again = _host_sparsity(again, factors)
-    # An exact mask reads an exact row; a wrong one would spoil a good row.
-    better = sparsity_again < np.maximum(sparsity, _surest(factors.noise))
-    rows = np.where(better[:, None], again, rows)
-    sparsity = np.where(better, sparsity_again, sparsity)
-    first = _first_of_copies(rows, sparsity)
-    rows, sparsity = rows[first], sparsity[first]
-    places = _places(rows, sparsity, factors)
-  x = places @ factors.basis.T
-  x = x[:, :released.size].reshape(-1, *released.input_shape)
-  if not factors.biased:
-    x = scale.fill_range(released, x)
-  return np.clip(x, released.low[None], released.high[None]), sparsity
-
-
-def _first_of_copies(rows, sparsity):
-  """Places of the rows without those that repeat a sparser one."""
-  kept = []
-  for i in np.argsort(sparsity, kind='stable'):
-    if all(abs(rows[i] @ rows[j]) < _SAME for j in kept):
-      kept.append(i)
-  return np.array(sorted(kept))
-
-
-def _host_sparsity(rows, factors):
-  low, high = np.quantile(
-      np.abs(rows @ factors.codes), [_SPARSE, 0.75], axis=1)
-  return low / high
-
-
-def _places(rows, sparsity, factors) -> Float[np.ndarray, 'M N']:
-  """z of every row, scaled so that its input's last entry is 1.
-
-  Only sure rows restrict the others: a wrong one would spoil all of them.
-  """
-  scaled = rows / factors.size
-  scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
-  sure = np.flatnonzero(sparsity < 2 * _surest(factors.noise))
-  mean = factors.maps.mean(axis=0)
-  # Dual basis within the sure rows' span, and the space that none of them sees.
-  dual = np.linalg.pinv(scaled[sure])
-  hidden = np.linalg.svd(scaled[sure])[2][len(sure):].T if len(sure) else (
-      np.eye(len(factors.size)))
-  places = []
-  for i, row in enumerate(rows):
-    around = hidden
-    if i in sure:
-      own = dual[:, np.searchsorted(sure, i)]
-      around = np.column_stack([own / np.linalg.norm(own), hidden])
-    if not around.size:  # All rows are sure but this one, a surplus.
-      around = np.eye(len(factors.size))
-    magnitude = np.abs(row @ factors.codes)
-    label = np.where(magnitude > 0.7 * np.median(magnitude), 1.0, -1.0)
-    design = (around.T @ mean).T
-    z = around @ np.linalg.lstsq(design, label, rcond=None)[0]
-    if factors.biased:
-      z = z / (factors.basis[-1] @ z)
-    places.append(z)
-  return np.stack(places)
-
-
-def _row(z, factors, num_units):
-  """The t of least energy on the units that are most clearly inactive at z."""
-  level = np.einsum('n,anw->aw', z, factors.maps).max(axis=0)
-  inactive = factors.codes[:, np.argpartition(level, num_units - 1)[:num_units]]
-  return np.linalg.eigh(inactive @ inactive.T)[1][:, 0]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dsr import nets
-from dsr.attack import first_layer, release, span
+from dsr.attack import alternation, first_layer, release, span
 from tests.attack import problem
 
 _QUICK = first_layer.Config(num_starts=24)
@@ -88,7 +88,7 @@ def test_sharpen_tells_a_row_from_a_mixture_of_two():
   codes, mixing = np.linalg.qr(rows.T)[0].T, np.linalg.qr(rows.T)[1].T
   true = mixing / np.linalg.norm(mixing, axis=1, keepdims=True)
   start = true[0] - 0.3 * true[1]
-  out = first_layer.sharpen(
+  out = alternation.sharpen(
       jnp.asarray(start[None]), jnp.asarray(codes), at_least=10)[0]
   assert np.abs(true @ np.asarray(out)).max() > 1 - 1e-6
 
