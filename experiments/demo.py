@@ -216,8 +216,8 @@ def _job(config: Config, method: str, size: int) -> distill.Config:
 def _attack_job(config: Config, name: str, num: int) -> reconstruct.Config:
   """The settings of one attack on `num` images."""
   case = {'query': {'regime': 'infinite'},
-          'linearized': {'regime': 'linearized', 'attack': 'finite',
-                         'steps': 200, 'width': config.attacked_width}}[name]
+          'linearized': {'regime': 'linearized', 'attack': 'first_layer',
+                         'width': config.attacked_width}}[name]
   return attacks.resolve(reconstruct.Config(
       dataset=config.dataset, data_dir=config.data_dir, num_train=num,
       seed=config.seed, workdir=_folder(config, f'attack_{name}'), **case))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-SPARSE = 0.4  # A row of G has half its entries 0, less what training changes.
+SPARSE = 0.43  # A row of G has half its entries 0, less what training changes.
 _COMBINATIONS = 64
 _COPY = 0.8  # Approximate rows of a larger |cosine| are copies.
 

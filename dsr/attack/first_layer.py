@@ -46,6 +46,8 @@ from dsr.attack.span import span
 from dsr.types import Solver, Status
 
 _NEAR = 0.9  # Sharpened rows of a larger |cosine| are copies.
+_FEWEST = 0.15  # Share of all units that the search reads a row from, at least.
+_INDEPENDENT = 0.01  # Least distance of a new row from the span of the known.
 
 
 class Config(NamedTuple):
@@ -137,11 +139,17 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     return z + data.middle[None]
 
   def accept(i, carry, t, sparsity, limit):
-    rows, count = carry
+    rows, count, known = carry
+    # A combination of known rows is no new image, however sparse it is.
+    rest = t[i] - known @ t[i]
+    length = jnp.linalg.norm(rest)
     new = ((sparsity[i] < limit) & (count < rows.shape[0])
+           & (length > _INDEPENDENT)
            & (jnp.max(jnp.abs(rows @ t[i])) < _NEAR))
     rows = rows.at[count].set(jnp.where(new, t[i], rows[count]), mode='drop')
-    return rows, count + new
+    rest = rest / jnp.maximum(length, _INDEPENDENT)
+    known += jnp.where(new, rest[:, None] * rest[None, :], 0)
+    return rows, count + new, known
 
   def step(state: State, data: Data) -> tuple[State, Info]:
     num, width = data.codes.shape
@@ -150,7 +158,9 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     search = functools.partial(
         alternate, codes=data.codes, maps=data.maps, free=free,
         rows=state.rows)
-    few = min(width, int(config.oversample * num) + 4)
+    # Fewer would leave the rows of similar images undecided.
+    few = max(int(config.oversample * num) + 4, int(_FEWEST * width))
+    few = min(few, width)
     t = search(starts(key_starts, data), num_units=few,
                iterations=config.iterations)
     t = sharpen(t, data.codes, at_least=few)
@@ -161,7 +171,9 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     limit = jnp.minimum(limit, config.sparsity)
     t, sparsity = t[order], sparsity[order]
     add = functools.partial(accept, t=t, sparsity=sparsity, limit=limit)
-    rows, count = jax.lax.fori_loop(0, len(t), add, (state.rows, state.count))
+    known = jnp.eye(num, dtype=t.dtype) - _complement(state.rows)
+    rows, count, _ = jax.lax.fori_loop(
+        0, len(t), add, (state.rows, state.count, known))
     idle = jnp.where(count > state.count, 0, state.idle + 1)
     missing = 1 - count / num
     return (State(rows, count, idle, key),
