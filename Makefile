@@ -15,7 +15,7 @@ $(VENV)/.test: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.base  ## Distils the embedded digits; under 2 minutes on 2 cores.
+demo: $(VENV)/.base  ## Distils the embedded digits; about 3 minutes on 2 cores.
 	$(BIN)/python -m experiments.demo --workdir=out/demo
 
 test: $(VENV)/.test  ## The tests that CI runs.

@@ -35,6 +35,7 @@ class VictimConfig:
   use_bias: bool = True  # Of the mlp.
   w_std: float = 1.0  # Of the mlp's weights, in units of 1 / sqrt(fan-in).
   b_std: float = 0.0  # Of the mlp's biases.
+  first_scale: float = 1.0  # Factor on the mlp's first layer at the start.
   norm: Literal['instance', 'none'] = 'instance'  # Of convnet3 and resnet.
   dtype: Literal['float32', 'float64'] = 'float32'  # Of all training.
   loss: Literal['mse', 'cross_entropy'] = 'mse'
@@ -56,7 +57,7 @@ class VictimConfig:
 _DESCENT = ('loss', 'optimizer', 'learning_rate', 'momentum', 'weight_decay',
             'batch_size', 'tolerance', 'max_steps', 'save_losses',
             'save_steps', 'dp_clip', 'dp_noise')
-_ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std')
+_ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std', 'first_scale')
 
 
 class Task(NamedTuple):
@@ -87,6 +88,7 @@ def check(config: VictimConfig) -> None:
   checks.at_least('batch_size', config.batch_size, 0)
   checks.non_negative('learning_rate', config.learning_rate)
   checks.non_negative('dp_clip', config.dp_clip)
+  checks.positive('first_scale', config.first_scale)
   train.check_recipe(recipe(config))
   build(config, 1)
   if config.regime == 'linearized' and config.linearized_by == 'closed_form':
@@ -159,7 +161,8 @@ def build(config: VictimConfig, num_outputs: int) -> nn.Module:
   checks.at_least('depth', depth, 0)
   return nets.build(
       'mlp', num_outputs, widths=(width,) * depth,
-      **{name: getattr(config, name) for name in _ONLY_MLP})
+      **{name: getattr(config, name) for name in _ONLY_MLP
+         if name != 'first_scale'})
 
 
 def recipe(config: VictimConfig) -> train.Recipe:
@@ -197,6 +200,9 @@ def train_victim(
   data = task.examples
   module = build(config, data.y.shape[1])
   theta_0 = jax.jit(module.init)(key_params, data.x[:1])['params']
+  if config.first_scale != 1:
+    theta_0 = theta_0 | {'hidden_0': jax.tree.map(
+        lambda a: config.first_scale * a, theta_0['hidden_0'])}
   linearised = config.regime == 'linearized'
   if linearised and config.linearized_by == 'closed_form':
     return train.solve_linearised(module, theta_0, data)
