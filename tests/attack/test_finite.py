@@ -54,6 +54,7 @@ def test_gradients_at_both_ends_explain_a_trained_network_best():
   out = _attack(released)
   assert out.duals.shape == (20, 1)
   assert np.sum(problem.errors(data, out.candidates) < 0.15) >= 6
+@pytest.mark.slow
 
 
 def test_any_flax_module_by_jacobians():
@@ -65,6 +66,7 @@ def test_any_flax_module_by_jacobians():
       steps=40, ratio=1.0, prior=Prior(box=0.1, variation=1e-3)))
   assert out.info['subspace'] == 0
   assert out.curve[-1] < 0.5 * out.curve[0]
+@pytest.mark.slow
 
 
 def test_many_outputs_and_seeds(linear):

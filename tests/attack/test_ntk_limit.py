@@ -73,6 +73,7 @@ def test_without_biases_images_come_back_up_to_scale():
   assert out.info['scale_free']
   # Digits have a black pixel, so that filling the range fixes the scale.
   assert problem.errors(data, out.candidates).max() < 1e-3
+@pytest.mark.slow
 
 
 def test_many_outputs():
@@ -90,6 +91,7 @@ def test_fewer_candidates_than_images_explain_less(victim):
   out = _attack(victim, config)
   assert out.candidates.shape == (5, 8, 8, 1)
   assert 0.01 < out.loss < 1
+@pytest.mark.slow
 
 
 def test_seeds_side_by_side_and_resume_agree(victim, tmp_path):
