@@ -108,7 +108,7 @@ def _finite(config, own, task, public, folder) -> Case:
       linearised=victim.linearised and not final, **public)
   if config.noise:
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    released = release.with_noise(released, key, config.noise)
+    released = release.with_noise(key, released, config.noise)
   kernel, distances = _kernels(victim, task.examples.x)
   duals = None if victim.duals is None else np.asarray(victim.duals, float)
   return Case(task, released, None, kernel, duals, 0.0, distances, seconds)

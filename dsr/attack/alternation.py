@@ -41,7 +41,7 @@ def alternate(
   mean = free @ jnp.mean(maps, axis=0)
   inverse = jnp.linalg.pinv(mean @ mean.T, hermitian=True)
   solve = inverse.astype(mean.dtype) @ mean
-  probe = jax.random.normal(jax.random.key(0), (size, 2), codes.dtype)
+  probe = _probe(codes)
 
   def one(z):
     def body(carry, i):
@@ -82,7 +82,7 @@ def sharpen(
   are far from sparse are left alone.
   """
   width = codes.shape[1]
-  probe = jax.random.normal(jax.random.key(0), (len(codes), 2), codes.dtype)
+  probe = _probe(codes)
   places = np.linspace(SPARSE * width, width - 1, _COMBINATIONS).astype(int)
 
   def from_least(t, share):
@@ -106,6 +106,12 @@ def sharpen(
     return jax.lax.cond(promising, again, lambda t: t, t)
 
   return jax.lax.map(one, t)
+
+
+def _probe(codes):
+  """Where inverse iterations start: any two fixed directions will do."""
+  angles = jnp.arange(len(codes), dtype=codes.dtype)
+  return jnp.stack([jnp.cos(angles), jnp.sin(1.7 * angles + 0.5)], axis=1)
 
 
 def least_energy(level, codes, probe, num_units, shut=None):

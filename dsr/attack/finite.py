@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 import numpy as np
 import optax
 
-from dsr import checks, numerics
+from dsr import checks, linalg, numerics
 from dsr.attack import features, prior as prior_lib, projection, span
 from dsr.attack.drive import drive
 from dsr.attack.ntk_limit import num_candidates
@@ -294,7 +294,7 @@ def reconstruct(
   # Sums over the sets of parameters, and for gains over outputs.
   per_row = at.duals.reshape(len(data.thetas), num, -1)
   duals = np.asarray(per_row.sum(axis=0))
-  inverse = projection.linalg.diag_inverse(at.factor)
+  inverse = linalg.diag_inverse(at.factor)
   gains = np.asarray(jnp.sum(
       per_row**2 / inverse.reshape(per_row.shape), axis=(0, 2)))
   labels = np.asarray(numerics.matmul(at.factor.k, at.duals.reshape(-1, 1)))

@@ -16,14 +16,16 @@ attack factorises \Delta W~ by these zeros, which the released weights foretell:
              -> support of |V t| -> z, a linear classifier of that support.
   accept     t if |V t| has the zeros of a row of G; the other images' z are
              orthogonal to t / s, so that the search space shrinks.
-  refine     with all N rows known Z = (T S^-1)^-1 is closed form; masks and
-             rows are then computed again from it.
+  read       with all N rows known Z = (T S^-1)^-1 is closed form; masks and
+             rows are then computed again from it. Of rows in doubt only the
+             support is used (`attack.rows`).
 
 Random starts suffice: no gradient of the network is ever needed. The rank and
 zeros of a gradient's first layer identify small federated batches in
 arXiv:2403.03945; here the initialisation tells where the zeros are, which
 carries to hundreds of images and whole training runs. Adam, weight decay and
-noise break the identity; the attack then says so.
+noise break the identity: the change then has full rank, which is refused, or
+rows that are not sparse, which `info` shows.
 
 Axes: N images, W units of the first layer, D numbers in an input.
 """
@@ -58,9 +60,11 @@ class Config(NamedTuple):
     max_rounds: rounds, at most.
     patience: rounds without a new image after which the search ends.
     iterations: alternations from each start.
-    oversample: inactive units used by the search, relative to N.
-    sparsity: a row is accepted if the 30th percentile of its magnitudes is
-      below this share of the 75th; 0.28 for a normal row, 0 for an exact one.
+    oversample: inactive units used by the search, relative to N; 15 % of all
+      units are taken at least.
+    sparsity: a row is refused if the 43rd percentile of its magnitudes is
+      above this share of the 75th, which is 0.49 for a normal row and 0 for an
+      exact one. The search starts out stricter, as far as rounding allows.
     refinements: passes of the last stage.
     searches: times that the search may go on after rows that turned out to be
       copies were taken away.

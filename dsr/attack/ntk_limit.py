@@ -52,7 +52,7 @@ class Config(NamedTuple):
     jitter: of K, relative to its mean diagonal.
     norm_squared: |f_T - f_0|_H^2 if known, else 0.
     tolerance: relative loss at which to stop, if the norm is known.
-    prior: penalties, in units of the share of the norm explained at the start.
+    prior: penalties, in the unit of |f_T - f_0|_H^2.
     num_seeds: starts run side by side, of which the best is kept.
     dtype: of the candidates and the kernel; solves are float64 under x64.
   """

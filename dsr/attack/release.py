@@ -20,7 +20,7 @@ from typing import NamedTuple
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 import numpy as np
 
 from dsr import checks
@@ -141,12 +141,13 @@ def parameters(
       module=module, theta_0=theta_0, theta_T=theta_T, linearised=linearised)
 
 
-def with_noise(released: Released, key, scale: float) -> Released:
+def with_noise(
+    key: Key[Array, ''], released: Released, scale: float) -> Released:
   r"""theta_T + scale N(0, 1): a defence that the owner may try.
 
   Args:
-    released: with parameters.
     key: of the noise.
+    released: with parameters.
     scale: standard deviation, in units of a parameter.
 
   Raises:

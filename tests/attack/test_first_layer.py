@@ -95,7 +95,7 @@ def test_sharpen_tells_a_row_from_a_mixture_of_two():
 
 def test_noise_breaks_the_attack_and_it_says_so(standard):
   _, released, _ = standard
-  noisy = release.with_noise(released, jax.random.key(0), 0.05)
+  noisy = release.with_noise(jax.random.key(0), released, 0.05)
   with pytest.raises(ValueError, match='full rank'):
     _attack(noisy)
 

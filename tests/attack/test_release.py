@@ -30,7 +30,7 @@ def test_threats():
 
 def test_noise_has_the_scale_asked_for():
   released = _parameters()
-  noisy = release.with_noise(released, jax.random.key(0), 0.5)
+  noisy = release.with_noise(jax.random.key(0), released, 0.5)
   change = np.concatenate([np.ravel(a - b) for a, b in zip(
       jax.tree.leaves(noisy.theta_T), jax.tree.leaves(released.theta_T))])
   assert abs(change.std() - 0.5) < 4 * 0.5 / np.sqrt(2 * change.size)
@@ -73,5 +73,5 @@ def test_bad_queries():
   with pytest.raises(ValueError, match='`query`'):
     release.query_only(lambda x: x, **_PUBLIC)
   with pytest.raises(ValueError, match='`theta_T`'):
-    release.with_noise(_parameters()._replace(theta_T=None),
-                       jax.random.key(0), 1.0)
+    release.with_noise(jax.random.key(0),
+                       _parameters()._replace(theta_T=None), 1.0)

@@ -21,6 +21,9 @@ class Config(NamedTuple):
   dtype: str = 'float32'
 
 
+DEFAULT = Config()
+
+
 class Attacker:
   """Returns the truth moved by `offset / step`; remembers what it was given."""
 
@@ -32,7 +35,7 @@ class Attacker:
     self.module = types.SimpleNamespace(
         Config=Config, reconstruct=self.reconstruct)
 
-  def reconstruct(self, key, released, config=Config(), *, workdir=None,  # noqa: B008
+  def reconstruct(self, key, released, config=DEFAULT, *, workdir=None,
                   progress=True, on_chunk=None, kernel_fn=None):
     del progress
     self.kernel_fn = kernel_fn
