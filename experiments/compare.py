@@ -21,21 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dsr import checks
 from dsr.report import dots, figures, records, tables
-from experiments import (
-    distill,
-    evaluation,
-    jobs,
-    launch,
-    methods,
-    options,
-    published,
-)
+from experiments import distill, evaluation, grid, jobs, launch, published
 from experiments.results import by_class
-
-# Flags of a run that `options` cannot set.
-_OWN = ('method', 'workdir', 'dataset', 'data_dir', 'images_per_class')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,48 +79,13 @@ def check(config: Config) -> list[distill.Config]:
   Raises:
     ValueError: something is wrong with a flag, before any data is read.
   """
-  chosen, sizes = (evaluation.names(flag) for flag in (
-      config.methods, config.images_per_class))
-  for method in chosen:
-    checks.one_of('methods', method, methods.METHODS)
-  if not chosen:
-    raise ValueError('`methods` must name one or more, got none.')
-  if not sizes or not all(size.isdigit() and int(size) for size in sizes):
-    raise ValueError('`images_per_class` must be positive integers with commas '
-                     f'between them, got {config.images_per_class!r}.')
+  chosen = grid.chosen_methods(config.methods)
+  sizes = grid.chosen_sizes(config.images_per_class)
   if not evaluation.names(config.networks):
     raise ValueError('`networks` must name one or more, got none.')
-  own = _options(config, chosen)
-  shared = {field.name: getattr(config, field.name)
-            for field in dataclasses.fields(distill.Config)
-            if hasattr(config, field.name)}
-  todo = []
-  for size in sorted(set(map(int, sizes))):
-    for method in dict.fromkeys(chosen):
-      name = f'{method}_{size}'
-      job = distill.Config(**shared | own[''] | own[method] | {
-          'method': method, 'images_per_class': size,
-          'workdir': str(pathlib.Path(config.workdir, name))})
-      distill.check(job)
-      todo.append(distill.resolve(job))
-  return todo
-
-
-def _options(config, chosen) -> dict[str, dict[str, Any]]:
-  """Method, or '' for all -> flags of its runs."""
-  kinds = options.kinds(distill.Config)
-  out = {name: {} for name in ('', *methods.METHODS)}
-  for name, text in options.split(config.options):
-    method, _, flag = name.rpartition('.')
-    if method:
-      checks.one_of('options', method, chosen)
-    free = flag in kinds and flag not in _OWN
-    if not (text and free and (method or not hasattr(config, flag))):
-      raise ValueError(
-          '`options` must be [method.]flag=value with flags of '
-          f'experiments.distill that are not flags here, got {name!r}.')
-    out[method][flag] = options.parse(flag, text, kinds[flag])
-  return out
+  own = grid.method_options(config, chosen)
+  return [grid.distillation(config, method, size, own)
+          for size in sizes for method in chosen]
 
 
 def _published(config, job) -> dict[str, float]:

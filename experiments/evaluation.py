@@ -13,7 +13,7 @@ from dsr.types import Examples, KernelFn
 from experiments.problem import Problem
 
 # One program for each shape: several runs in a process then compile once.
-_fit = jax.jit(krr.fit, static_argnums=0)
+fit = jax.jit(krr.fit, static_argnums=0)
 
 
 def krr_accuracy(kernel_fn: KernelFn, support: Examples, problem: Problem,
@@ -26,7 +26,7 @@ def krr_accuracy(kernel_fn: KernelFn, support: Examples, problem: Problem,
 
 def accuracy(kernel_fn: KernelFn, support: Examples, x, y, ridge) -> float:
   """Share of (x, y) that ridge regression on `support` gets right."""
-  predict = _fit(kernel_fn, support, ridge=ridge)
+  predict = fit(kernel_fn, support, ridge=ridge)
   outputs = krr.predict_in_tiles(predict, x, tile=2500)
   return float(krr.accuracy(outputs, y))
 

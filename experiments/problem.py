@@ -19,6 +19,8 @@ class Problem(NamedTuple):
   validation: Dataset
   transform: data_lib.Transform
   start: Dataset  # The random subset: init, and the baseline.
+  start_rows: np.ndarray  # Of `start` in `train`.
+  unused: Dataset  # Training images that no part has, with `max_train`.
 
   def inputs(self, dataset: Dataset) -> jax.Array:
     """`dataset.x` after the transform, on the device."""
@@ -52,14 +54,19 @@ def prepare(
   """
   splits = data_lib.load(dataset, data_dir=data_dir, seed=seed)
   key_limit, key_split, key_start = jax.random.split(jax.random.key(seed), 3)
-  rest = splits.train
+  rest, used = splits.train, np.ones(len(splits.train), bool)
   if max_train:
-    rest = data_lib.balanced_subset(
-        key_limit, rest, max_train // rest.num_classes)
+    rows = data_lib.balanced_rows(
+        key_limit, rest.y, max_train // rest.num_classes, rest.num_classes)
+    used[:] = False
+    used[rows] = True
+    rest = rest.take(rows)
   size = min(_VALIDATION, round(validation * len(rest)))
   held_out = rest.take(np.arange(0))
   if size:  # For every method, so that all start from the same images.
     rest, held_out = data_lib.split(key_split, rest, size)
-  start = data_lib.balanced_subset(key_start, rest, images_per_class)
+  rows = data_lib.balanced_rows(
+      key_start, rest.y, images_per_class, rest.num_classes)
   fitted = data_lib.transforms.by_name(transform, rest.x)
-  return Problem(rest, splits.test, held_out, fitted, start)
+  return Problem(rest, splits.test, held_out, fitted, rest.take(rows), rows,
+                 splits.train.take(~used))

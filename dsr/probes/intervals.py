@@ -1,8 +1,9 @@
 r"""Confidence intervals, one for each way in which a number varies.
 
 Which to take: an accuracy on n test examples, `wilson`; a mean over seeds,
-`mean_t`; any other statistic of independent values, `bootstrap`. An interval
-over test examples says nothing about other seeds, nor the reverse.
+`mean_t`; both at once, `crossed`; any other statistic of independent values,
+`bootstrap`. An interval over test examples says nothing about other seeds, nor
+the reverse.
 """
 from collections.abc import Callable
 import math
@@ -73,6 +74,72 @@ def mean_t(values: Any, *, level: float = 0.95) -> Interval:
   t = special.stdtrit(len(values) - 1, 0.5 + _level(level) / 2)
   half = float(t * np.std(values, ddof=1) / math.sqrt(len(values)))
   return Interval(mean, mean - half, mean + half)
+
+
+def crossed(values: Any, *, level: float = 0.95) -> Interval:
+  r"""Interval for the mean of R models on the same N examples, over both.
+
+  With m_r and e_n the means of the rows and columns of v (R, N), and s^2 the
+  sample variance,
+
+    m +- t_f sqrt(a + b),  a = s^2(m_r) / R,  b = s^2(e_n) / N,
+    f = (a + b)^2 / (a^2 / (R - 1) + b^2 / (N - 1)),
+
+  t with Satterthwaite's degrees of freedom. What varies from entry to entry is
+  in both parts: the interval is a little wide, never narrow. With R = 1 it is
+  over examples alone.
+
+  Args:
+    values: (R, N) finite numbers, such as whether model r is right on example
+      n; N at least 2. Booleans give an interval within [0, 1].
+    level: coverage, in (0, 1).
+
+  Raises:
+    ValueError: another shape, or a value that is not finite.
+  """
+  array = np.asarray(values, dtype=float)
+  if array.ndim != 2 or not len(array) or array.shape[1] < 2:
+    raise ValueError('`values` must be (R, N) with N at least 2, got shape '
+                     f'{array.shape}.')
+  checks.finite('values', array)
+  shares = np.asarray(values).dtype == bool
+  if shares and len(array) == 1:
+    return wilson(int(array.sum()), array.size, level=level)
+  spread = lambda means: np.var(means, ddof=1) / len(means)
+  parts = [(float(spread(array.mean(0))), array.shape[1] - 1)]
+  if len(array) > 1:
+    parts.append((float(spread(array.mean(1))), len(array) - 1))
+  found = satterthwaite(float(array.mean()), parts, level=level)
+  if not shares:
+    return found
+  return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0))
+
+
+def satterthwaite(
+    value: float, parts: list[tuple[float, int]], *,
+    level: float = 0.95) -> Interval:
+  """`value` +- t sqrt(sum of variances), t with Satterthwaite's freedom.
+
+  Args:
+    value: the estimate.
+    parts: independent (variance of the estimate, degrees of freedom).
+    level: coverage, in (0, 1).
+
+  Raises:
+    ValueError: no part, or a variance below 0 or without freedom.
+  """
+  for variance, freedom in parts:
+    checks.non_negative('variance', variance)
+    checks.at_least('freedom', freedom, 1)
+  if not parts:
+    raise ValueError('`parts` must have a variance, got none.')
+  total = sum(variance for variance, _ in parts)
+  t = 0.0
+  if total:
+    freedom = total**2 / sum(v**2 / f for v, f in parts)
+    t = special.stdtrit(freedom, 0.5 + _level(level) / 2)
+  half = float(t * math.sqrt(total))
+  return Interval(float(value), float(value) - half, float(value) + half)
 
 
 def bootstrap(

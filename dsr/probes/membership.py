@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Key
 import numpy as np
 
 from dsr import checks
+from dsr.probes import intervals
 from dsr.probes.intervals import Interval
 
 _TILE = 2**22  # Entries of a block of resamples: 32 MB.
@@ -112,6 +113,105 @@ def evaluate(
       np.concatenate(drawn, 1), [(1 - level) / 2, (1 + level) / 2], axis=1)
   return Metrics(*(
       Interval(*map(float, row)) for row in np.c_[values, ends.T]))
+
+
+def evaluate_models(
+    key: Key[Array, ''], scores: Float[Array | np.ndarray, 'R N'],
+    member: Bool[Array | np.ndarray, 'N'], *, level: float = 0.95,
+    num_resamples: int = 500) -> Metrics:
+  """Mean metrics of one attack on R models of one training set.
+
+  The intervals are over models and examples: the variance of the mean over
+  models, and that of a bootstrap of the examples (the same ones for all
+  models), see `intervals.satterthwaite`. With R = 1 this is `evaluate`.
+
+  Args:
+    key: of the resampling.
+    scores: (R, N) finite, larger for likelier members.
+    member: (N,) booleans; both values must occur.
+    level: coverage, in (0, 1).
+    num_resamples: of the N examples.
+
+  Raises:
+    ValueError: as `evaluate`, or `scores` of another shape.
+  """
+  checks.features('scores', scores)
+  if len(scores) == 1:
+    return evaluate(key, scores[0], member, level=level,
+                    num_resamples=num_resamples)
+  found = _difference(key, scores, None, member, level, num_resamples)
+  return Metrics(*(Interval(i.value, max(i.low, 0.0), min(i.high, 1.0))
+                   for i in found))
+
+
+def difference(
+    key: Key[Array, ''], scores: Float[Array | np.ndarray, 'R N'],
+    others: Float[Array | np.ndarray, 'Q N'],
+    member: Bool[Array | np.ndarray, 'N'], *, level: float = 0.95,
+    num_resamples: int = 500) -> Metrics:
+  """How much better an attack does on R models than on Q other ones.
+
+  Differences of the mean metrics, paired: both sides see the same members and
+  non-members, and are resampled together. Models are independent.
+
+  Args:
+    key: of the resampling.
+    scores: (R, N) of the first models, finite.
+    others: (Q, N) of the second, on the same examples.
+    member: (N,) booleans, true for both; both values must occur.
+    level: coverage, in (0, 1).
+    num_resamples: of the N examples.
+
+  Raises:
+    ValueError: as `evaluate`, or scores of other shapes.
+  """
+  checks.features('scores', scores)
+  checks.features('others', others, dim=scores.shape[1])
+  return _difference(key, scores, others, member, level, num_resamples)
+
+
+def _difference(key, scores, others, member, level, num_resamples):
+  checks.at_least('num_resamples', num_resamples, 2)
+  sides = [scores] if others is None else [scores, others]
+  sides = [[_checked(score, member)[0] for score in side] for side in sides]
+  member = np.asarray(member)
+  rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+  point = [_curves(side, member, np.ones((1, len(member)), int))
+           for side in sides]  # Each (R, 5, 1).
+  tile = max(1, _TILE // (4 * len(member)))
+  drawn = []
+  for done in range(0, num_resamples, tile):
+    counts = np.zeros((min(tile, num_resamples - done), len(member)), int)
+    for kind in (member, ~member):
+      n = int(kind.sum())
+      counts[:, kind] = rng.multinomial(n, np.full(n, 1 / n), len(counts))
+    means = [_curves(side, member, counts).mean(0) for side in sides]
+    drawn.append(means[0] - means[1] if len(sides) == 2 else means[0])
+  over_examples = np.var(np.concatenate(drawn, axis=1), axis=1, ddof=1)
+  means = [side.mean(0)[:, 0] for side in point]
+  values = means[0] - means[1] if len(sides) == 2 else means[0]
+  found = []
+  for i, value in enumerate(values):
+    parts = [(float(over_examples[i]), min(map(int, (
+        member.sum(), (~member).sum()))) or 1)]
+    parts += [(float(np.var(side[:, i, 0], ddof=1) / len(side)), len(side) - 1)
+              for side in point if len(side) > 1]
+    found.append(intervals.satterthwaite(float(value), parts, level=level))
+  return Metrics(*found)
+
+
+def _curves(side, member, counts):
+  """Metrics (R, 5, T) of R scores (N,) with examples `counts` (T, N) times."""
+  found = []
+  for score in side:
+    order = np.argsort(-score, kind='stable')
+    ranked = -score[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(ranked) > 0])
+    inside, outside = (
+        np.add.reduceat(counts[:, order] * kind[order], starts, axis=1)
+        for kind in (member, ~member))
+    found.append(_metrics(_rates(inside), _rates(outside)))
+  return np.stack(found)
 
 
 def advantage_by_chance(num_members: int, num_others: int) -> float:

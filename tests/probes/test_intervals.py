@@ -106,3 +106,48 @@ def test_bootstrap_of_equal_values_is_a_point(key):
 def test_bad_arguments_are_named(key, call, message):
   with pytest.raises(ValueError, match=message):
     call(key)
+
+
+def test_crossed_covers_the_mean_over_models_and_examples():
+  """Additive effects of models and examples, and noise: 5 models, 40 cases."""
+  rng, covered, alone = np.random.default_rng(0), [], []
+  for _ in range(400):
+    values = (rng.normal(size=(5, 1)) + rng.normal(size=(1, 40))
+              + rng.normal(size=(5, 40)))
+    low, high = intervals.crossed(values)[1:]
+    covered.append(low <= 0 <= high)
+    low, high = intervals.crossed(values[:1])[1:]
+    alone.append(low <= 0 <= high)
+  assert 0.93 <= np.mean(covered) <= 0.99
+  assert np.mean(alone) < 0.7  # One model says nothing of the others.
+
+
+def test_crossed_of_one_model_and_of_equal_ones():
+  right = np.arange(50) < 40
+  assert intervals.crossed(right[None]) == intervals.wilson(40, 50)
+  value, low, high = intervals.crossed(np.tile(right, (3, 1)))
+  half = stats.t.ppf(0.975, 49) * np.std(right, ddof=1) / np.sqrt(50)
+  np.testing.assert_allclose((value, low, high), (0.8, 0.8 - half, 0.8 + half))
+  assert intervals.crossed(np.ones((3, 50), bool)) == (1, 1, 1)
+
+
+def test_satterthwaite_is_welchs_interval():
+  a, b = np.array([1.0, 2, 4, 4.5]), np.array([0.5, 1.5, 0.9, 1.1, 3.0, 2.0])
+  expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+  parts = [(np.var(v, ddof=1) / len(v), len(v) - 1) for v in (a, b)]
+  ours = intervals.satterthwaite(a.mean() - b.mean(), parts)
+  np.testing.assert_allclose(ours[1:], expected, rtol=1e-12)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('call', 'message'), [
+    (lambda: intervals.crossed(np.ones(4)), r'`values` must be \(R, N\)'),
+    (lambda: intervals.crossed(np.ones((2, 1))), r'`values` must be \(R, N\)'),
+    (lambda: intervals.crossed(np.full((2, 3), np.nan)), '`values` must be f'),
+    (lambda: intervals.satterthwaite(0.0, []), '`parts` must have'),
+    (lambda: intervals.satterthwaite(0.0, [(-1.0, 2)]), '`variance` must be'),
+    (lambda: intervals.satterthwaite(0.0, [(1.0, 0)]), '`freedom` must be'),
+])
+def test_crossed_names_bad_arguments(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

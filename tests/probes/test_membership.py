@@ -111,6 +111,57 @@ def test_advantage_by_chance_is_the_mean_over_useless_scores(key):
   assert abs(np.mean(found) - want) < 4 * error + 0.03 * want
 
 
+def _models(num, member, shift, seed):
+  """Scores (R, N) that share the difficulty of the examples."""
+  rng = np.random.default_rng(seed)
+  hard = rng.normal(size=len(member))
+  own = rng.normal(size=(num, len(member)))
+  return (hard + own) / np.sqrt(2) + shift * member
+
+
+def test_models_have_the_mean_of_their_metrics(key):
+  member = np.arange(300) % 3 == 0
+  scores = _models(4, member, 0.7, 0).round(1)
+  ours = membership.evaluate_models(key, scores, member)
+  for name in membership.Metrics._fields:
+    each = [getattr(membership.evaluate(key, s, member, num_resamples=1), name)
+            for s in scores]
+    assert getattr(ours, name).value == pytest.approx(
+        np.mean([m.value for m in each]))
+  alone = membership.evaluate_models(key, scores[:1], member)
+  assert alone == membership.evaluate(
+      key, scores[0], member, num_resamples=500)
+  # Examples are shared: four models are no four times as many examples.
+  width = lambda found: found.auc.high - found.auc.low
+  assert width(ours) > 0.6 * width(alone)
+
+
+def test_differences_are_paired(key):
+  """The same models under a monotone map differ by nothing, surely."""
+  member = np.arange(400) % 2 == 0
+  scores = _models(1, member, 0.5, 1)
+  same = membership.difference(key, scores, np.exp(scores), member)
+  assert same.auc == (0, 0, 0)
+  better = scores + 0.5 * member
+  paired = membership.difference(key, better, scores, member).auc
+  want = (metrics.roc_auc_score(member, better[0])
+          - metrics.roc_auc_score(member, scores[0]))
+  assert paired.value == pytest.approx(want)
+  apart = [membership.evaluate(key, s[0], member).auc for s in (better, scores)]
+  unpaired = np.sqrt(sum((i.high - i.low) ** 2 for i in apart))
+  assert 0 < paired.high - paired.low < 0.7 * unpaired
+
+
+def test_differences_over_models_keep_their_coverage():
+  member, covered = np.arange(80) % 2 == 0, []
+  for seed in range(120):
+    a, b = (_models(3, member, 0.6, s) for s in (2 * seed, 2 * seed + 1))
+    low, high = membership.difference(
+        jax.random.key(seed), a, b, member, num_resamples=60).auc[1:]
+    covered.append(low <= 0 <= high)
+  assert 0.88 <= np.mean(covered)
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(('call', 'message'), [
     (lambda k, s, m: membership.roc(s[:, None], m), '`score` must be a non-e'),
@@ -122,6 +173,9 @@ def test_advantage_by_chance_is_the_mean_over_useless_scores(key):
     (lambda k, s, m: membership.evaluate(k, s, m, level=95), '`level` must'),
     (lambda k, s, m: membership.evaluate(k, s, m, num_resamples=0),
      '`num_resamples` must be an integer of at least 1'),
+    (lambda k, s, m: membership.evaluate_models(k, s, m), r'`scores` must hav'),
+    (lambda k, s, m: membership.difference(
+        k, s[None], s[None, 1:], m), '`others` has D=4, expected D=5'),
     (lambda k, s, m: membership.advantage_by_chance(0, 1), '`num_members` mu'),
 ])
 def test_bad_arguments_are_named(key, call, message):
