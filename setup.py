@@ -14,12 +14,15 @@ BASE = [
     'absl-py>=2.1',
     'chex>=0.1.90',
     'dm-pix>=0.4.5',
+    'dp-accounting>=0.6',
     'etils[eapp,epath]>=1.12',
+    'fairlearn>=0.15',
     'flax>=0.12',
     'importlib_resources',  # tensorflow-datasets imports but does not list it.
     'jax>=0.10',
     'jaxlib>=0.10',
     'jaxtyping>=0.3',
+    'jinja2>=3.1',
     'matplotlib>=3.10',
     'neural-tangents>=0.6.5',
     'numpy>=2.0',
@@ -38,12 +41,16 @@ setuptools.setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     packages=setuptools.find_packages(include=['dsr*', 'experiments*']),
+    package_data={'dsr.report': ['templates/*']},
     python_requires='>=3.11',
     install_requires=BASE,
     extras_require={
         'cuda': ['jax[cuda12]>=0.10'],
         'test': ['beartype>=0.20', 'mpmath>=1.3', 'pytest>=8.3',
                  'pytest-xdist>=3.6', 'ruff>=0.12', 'scikit-image>=0.24',
-                 'tensorflow>=2.20'],
+                 'selenium>=4.30', 'tensorflow>=2.20'],
+        # What attacks are held against; their tests are skipped without.
+        'peers': ['adversarial-robustness-toolbox>=1.20', 'foolbox>=3.3',
+                  'torch>=2.9'],
     },
 )

@@ -20,7 +20,8 @@ MODULES = sorted((ROOT / 'dsr').rglob('*.py'))
 each_module = pytest.mark.parametrize(
     'path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 HEAVY = {'tensorflow', 'tensorflow_datasets', 'neural_tangents', 'matplotlib',
-         'skimage', 'sklearn'}
+         'skimage', 'sklearn', 'jinja2', 'markupsafe', 'fairlearn',
+         'dp_accounting'}
 
 
 def _room(path: pathlib.Path) -> str:

@@ -3,8 +3,10 @@
 Matplotlib is imported inside the functions and used without pyplot, on the Agg
 canvas: no window, no global state.
 """
+from collections.abc import Sequence
 import os
 import pathlib
+import textwrap
 
 from dsr.report import records
 
@@ -13,6 +15,9 @@ SOFT = '#6e6e6e'
 FAINT = '#d9d9d9'
 # Okabe & Ito (2008): told apart with any colour vision, and in grey print.
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', INK)
+_DASHES = ('-', '--', ':')
+# Letters that can be searched; ids that do not change from run to run.
+_SVG = {'svg.fonttype': 'none', 'svg.hashsalt': 'dsr'}
 
 
 def figure(width: float, height: float, dpi: int):
@@ -45,9 +50,74 @@ def plot(*, xlabel: str, ylabel: str, title: str,
 
 
 def save(figure, path: str | os.PathLike) -> pathlib.Path:
-  """Writes a PNG all at once."""
+  """Writes an SVG if `path` ends in .svg, else a PNG; all at once.
+
+  The same figure gives the same bytes. Text in an SVG stays text.
+  """
+  import matplotlib
+
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   with records.replacing(path) as part:
-    figure.savefig(part, format='png')
+    if path.suffix == '.svg':
+      with matplotlib.rc_context(_SVG):
+        figure.savefig(part, format='svg', metadata={'Date': None})
+    else:
+      figure.savefig(part, format='png')
   return path
+
+
+def save_both(figure, path: str | os.PathLike) -> pathlib.Path:
+  """Writes a PNG and, beside it, an SVG of the same name.
+
+  Args:
+    figure: of curves; one that places pixels has no SVG.
+    path: of either.
+
+  Returns:
+    The path of the PNG.
+
+  Raises:
+    ValueError: `path` ends in something else.
+  """
+  path = either(path)
+  save(figure, path.with_suffix('.svg'))
+  return save(figure, path.with_suffix('.png'))
+
+
+def either(path: str | os.PathLike) -> pathlib.Path:
+  """`path`, which must end in .png or .svg."""
+  path = pathlib.Path(path)
+  if path.suffix not in ('.png', '.svg'):
+    raise ValueError(f'`path` must end in .png or .svg, got {str(path)!r}.')
+  return path
+
+
+def style(i: int) -> dict[str, str]:
+  """Colour and dashes of the i-th line; dashes change where colours repeat."""
+  dashes = _DASHES[i // len(COLORS) % len(_DASHES)]
+  return {'color': COLORS[i % len(COLORS)], 'linestyle': dashes}
+
+
+def legend(figure, axes, names: Sequence[str] | None = None) -> None:
+  """A legend right of the axes, long names on several lines.
+
+  The title moves above both, and is broken where the page ends.
+
+  Args:
+    figure: that holds `axes`.
+    axes: whose labelled artists are listed.
+    names: their order; default: as drawn.
+  """
+  if title := axes.get_title(loc='left'):
+    axes.set_title('', loc='left')
+    figure.suptitle(textwrap.fill(title, 78), x=0.01, ha='left', fontsize=11,
+                    color=INK)
+  handles, labels = axes.get_legend_handles_labels()
+  order = range(len(labels)) if names is None else map(labels.index, names)
+  handles, labels = zip(*((handles[i], labels[i]) for i in order), strict=True)
+  axes.legend(
+      handles, [textwrap.fill(label, 26) for label in labels],
+      loc='upper left', bbox_to_anchor=(1.02, 1), borderaxespad=0,
+      frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.8,
+      labelspacing=0.6)

@@ -1,4 +1,4 @@
-"""Figures, as PNG: grids of images, pairs, curves and scatter plots.
+"""Figures: grids of images, pairs, curves, scatter plots and those of an audit.
 
 Arrays come in and a file comes out; `dsr.report` is the only room that draws.
 Images in a grid are (R, K, H, W, C): R rows (classes), K images a row, C = 1
@@ -13,10 +13,13 @@ import numpy as np
 
 from dsr import checks
 from dsr.report import canvas
+from dsr.report.answers import against_epsilon, by_group, roc
 from dsr.report.curves import loss_curve, reconstruction_curve, scatter
+from dsr.report.trade_off import trade_off
 
-__all__ = ['image_grid', 'loss_curve', 'pairs', 'reconstruction_curve',
-           'scatter', 'side_by_side']
+__all__ = ['against_epsilon', 'by_group', 'image_grid', 'loss_curve',
+           'neighbours', 'pairs', 'reconstruction_curve', 'roc', 'scatter',
+           'side_by_side', 'trade_off']
 
 _DPI = 100
 _SIDE = 64  # Pixels to which the side of an image is enlarged, room allowing.
@@ -71,8 +74,8 @@ def side_by_side(
 
 def pairs(
     path: str | os.PathLike, originals, reconstructions, errors, *,
-    per_row: int = 20, title: str = '',
-    max_pairs: int = 200) -> pathlib.Path:
+    per_row: int = 20, title: str = '', max_pairs: int = 200,
+    names: tuple[str, str] = ('original', 'rebuilt')) -> pathlib.Path:
   """Draws each image above its reconstruction and error, best pairs first.
 
   Args:
@@ -85,6 +88,7 @@ def pairs(
     title: stands above. It says so if not all pairs are drawn.
     max_pairs: of more than these, as many are drawn, evenly spaced by rank from
       the best to the worst.
+    names: what the upper and the lower images are called.
 
   Returns:
     `path`.
@@ -118,7 +122,8 @@ def pairs(
   step_x = max(width + 2 * _GAP, _CAPTION)
   step_y = 2 * height + 2 + 30
   rows = -(-count // across)
-  left, top = 72, 20 + 24 * bool(title)
+  left = max(72, 12 + 7 * max(map(len, names)))
+  top = 20 + 24 * bool(title)
   full_width = max(left + across * step_x + 8, 32 + 8 * len(title))
   full_height = top + rows * step_y
   page = np.ones((full_height, full_width, 3))
@@ -131,13 +136,38 @@ def pairs(
     write(x + width / 2, y + 2 * height + 6, _short(error), fontsize=7.5,
           va='top', ha='center')
   for y in range(top, full_height, step_y):
-    for name, down in (('original', 0), ('rebuilt', height + 2)):
+    for name, down in zip(names, (0, height + 2), strict=True):
       write(left - 8, y + down + height / 2, name, fontsize=8.5, va='center',
             ha='right')
   if title:
     write(16, 14, title, fontsize=11, va='top', ha='left')
   figure.figimage(page, origin='upper', zorder=-1)
   return canvas.save(figure, path)
+
+
+def neighbours(
+    path: str | os.PathLike, images, nearest, distances, *,
+    per_row: int = 20, title: str = '',
+    max_pairs: int = 100) -> pathlib.Path:
+  """Draws each distilled image above its nearest training image.
+
+  Args:
+    path: of the PNG; pixels have no SVG.
+    images: (N, H, W, C) distilled pixels; values outside [0, 1] are clipped.
+    nearest: (N, H, W, C), the training image nearest to each.
+    distances: (N,) between them, to sort by.
+    per_row: as in `pairs`.
+    title: stands above, e.g. with the distance's unit.
+    max_pairs: as in `pairs`.
+
+  Returns:
+    `path`.
+
+  Raises:
+    ValueError: as in `pairs`.
+  """
+  return pairs(path, images, nearest, distances, per_row=per_row, title=title,
+               max_pairs=max_pairs, names=('distilled', 'nearest'))
 
 
 def _draw_grids(path, grids, row_labels, title, rescale):

@@ -7,6 +7,7 @@ such as `config.kernel` says where. What a row lacks stays empty.
 from collections.abc import Mapping, Sequence
 import csv
 import io
+import math
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -40,6 +41,28 @@ class Column(NamedTuple):
     return f'{title} (%)' if self.percent else title
 
 
+class Cell(NamedTuple):
+  """A cell as shown.
+
+  Attributes:
+    text: the value.
+    interval: as `[low, high]`, or nothing.
+    value: what to sort by: a finite number, or None for text and gaps.
+  """
+
+  text: str
+  interval: str = ''
+  value: float | None = None
+
+
+class Grid(NamedTuple):
+  """A table as shown; `numeric` says which columns hold numbers."""
+
+  head: Sequence[str]
+  body: Sequence[Sequence[Cell]]
+  numeric: Sequence[bool]
+
+
 def render(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str | Column], *,
     title: str = '') -> str:
@@ -50,7 +73,7 @@ def render(
   Raises:
     ValueError: no columns.
   """
-  columns = _columns(columns)
+  columns = as_columns(columns)
   head, body, numeric = _cells(rows, columns)
   widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
 
@@ -68,7 +91,7 @@ def markdown(
     rows: Sequence[Mapping[str, Any]],
     columns: Sequence[str | Column]) -> str:
   """The same table as GitHub Markdown."""
-  head, body, numeric = _cells(rows, _columns(columns))
+  head, body, numeric = _cells(rows, as_columns(columns))
   rule = ['---:' if right else '---' for right in numeric]
   escaped = [[cell.replace('|', r'\|') for cell in cells]
              for cells in (head, *body)]
@@ -80,8 +103,8 @@ def to_csv(
     rows: Sequence[Mapping[str, Any]],
     columns: Sequence[str | Column]) -> str:
   """Full precision, no percent; a metric takes columns key, _low and _high."""
-  columns = _columns(columns)
-  table = [[_find(row, column.key) for column in columns] for row in rows]
+  columns = as_columns(columns)
+  table = [[find(row, column.key) for column in columns] for row in rows]
   is_metric = [any(map(_is_metric, column))
                for column in zip(*table, strict=True)] or [False] * len(columns)
   out = io.StringIO()
@@ -117,7 +140,32 @@ def write(
   return path
 
 
-def _columns(columns) -> list[Column]:
+def grid(rows: Sequence[Mapping[str, Any]],
+         columns: Sequence[str | Column]) -> Grid:
+  """The cells of `render`, value and interval apart."""
+  columns = as_columns(columns)
+  head, texts, numeric = _cells(rows, columns)
+  body = [[_cell(find(row, column.key), text)
+           for column, text in zip(columns, line, strict=True)]
+          for row, line in zip(rows, texts, strict=True)]
+  return Grid(head, body, numeric)
+
+
+def _cell(value, text: str) -> Cell:
+  metric = _is_metric(value)
+  if not metric and not _is_number(value):
+    return Cell(text)
+  number = float(_ends(value)[0])
+  shown, _, interval = text.partition(' ') if metric else (text, '', '')
+  return Cell(shown, interval, number if math.isfinite(number) else None)
+
+
+def as_columns(columns: Sequence[str | Column]) -> list[Column]:
+  """Each as a `Column`.
+
+  Raises:
+    ValueError: no columns.
+  """
   if isinstance(columns, str) or not columns:
     raise ValueError(f'`columns` must be a list of names, got {columns!r}.')
   return [Column(c, percent=c.endswith('accuracy')) if isinstance(c, str) else c
@@ -126,7 +174,7 @@ def _columns(columns) -> list[Column]:
 
 def _cells(rows, columns):
   """(head, body, which columns are numbers), all as strings."""
-  table = [[_find(row, column.key) for column in columns] for row in rows]
+  table = [[find(row, column.key) for column in columns] for row in rows]
   body = [[_format(value, column) for value, column in zip(values, columns)]
           for values in table]
   numeric = [all(v is None or _is_metric(v) or _is_number(v) for v in column)
@@ -134,13 +182,14 @@ def _cells(rows, columns):
   return [column.heading for column in columns], body, numeric
 
 
-def _find(row, key: str):
+def find(row: Mapping[str, Any], key: str) -> Any:
+  """The value of a column in a row, or None."""
   for place in (row, row.get('metrics') or {}, row.get('config') or {}):
     if key in place:
       return place[key]
   first, _, rest = key.partition('.')
   inner = row.get(first)
-  return _find(inner, rest) if rest and isinstance(inner, Mapping) else None
+  return find(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 
 def _is_number(value) -> bool:

@@ -1,0 +1,98 @@
+'use strict';
+// Everything below adds to a page that is complete without it.
+document.documentElement.classList.add('js');
+
+function button(className, text) {
+  const made = document.createElement('button');
+  made.type = 'button';
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+// Up, down, and back to the order of the file. Gaps stay last either way.
+function makeSortable(table) {
+  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+  const original = [...table.tBodies];
+  const collator = new Intl.Collator('en', {numeric: true});
+
+  function key(body, column) {
+    const cell = body.rows[0].cells[column];
+    if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
+    return cell.querySelector('.value').textContent.trim();
+  }
+
+  function compare(a, b, sign) {
+    if (a === '' || b === '') return (a === '') - (b === '');
+    if (typeof a !== typeof b) return typeof a === 'number' ? -1 : 1;
+    return sign * (typeof a === 'number' ? a - b : collator.compare(a, b));
+  }
+
+  heads.forEach((head, column) => {
+    const sort = button('sort', '');
+    sort.append(...head.childNodes);
+    head.append(sort);
+    head.setAttribute('aria-sort', 'none');
+    sort.addEventListener('click', () => {
+      const next = {none: 'ascending', ascending: 'descending',
+                    descending: 'none'}[head.getAttribute('aria-sort')];
+      heads.forEach((other) => other.setAttribute('aria-sort', 'none'));
+      head.setAttribute('aria-sort', next);
+      const sign = next === 'ascending' ? 1 : -1;
+      const order = next === 'none' ? original : [...original].sort(
+          (a, b) => compare(key(a, column), key(b, column), sign));
+      table.append(...order);
+    });
+  });
+}
+
+function makeExpandable(show) {
+  const row = document.getElementById(show.getAttribute('aria-controls'));
+  show.hidden = false;
+  show.addEventListener('click', () => {
+    const open = row.classList.toggle('open');
+    show.setAttribute('aria-expanded', String(open));
+  });
+}
+
+function makeCopyable(pre) {
+  const copy = button('copy', 'Copy');
+  copy.setAttribute('aria-live', 'polite');
+  pre.before(copy);
+  copy.addEventListener('click', async () => {
+    try {
+      await navigator.clipboard.writeText(pre.textContent);
+      copy.textContent = 'Copied';
+    } catch {  // Not allowed here: then it is at least selected.
+      getSelection().selectAllChildren(pre);
+      copy.textContent = 'Selected';
+    }
+    setTimeout(() => { copy.textContent = 'Copy'; }, 2000);
+  });
+}
+
+function makeZoomable(image) {
+  const zoom = button('zoom', '');
+  zoom.title = 'Show in full size';
+  image.before(zoom);
+  zoom.append(image);
+  zoom.addEventListener('click', () => {
+    const dialog = document.createElement('dialog');
+    const close = button('', 'Close');
+    close.addEventListener('click', () => dialog.close());
+    dialog.addEventListener('close', () => dialog.remove());
+    dialog.addEventListener('click', (event) => {
+      if (event.target === dialog) dialog.close();
+    });
+    dialog.append(close, image.cloneNode());
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+document.addEventListener('DOMContentLoaded', () => {
+  document.querySelectorAll('table').forEach(makeSortable);
+  document.querySelectorAll('.show').forEach(makeExpandable);
+  document.querySelectorAll('.command pre').forEach(makeCopyable);
+  document.querySelectorAll('figure img').forEach(makeZoomable);
+});
