@@ -49,6 +49,8 @@ def protocol(config: Any) -> train.Protocol:
     chosen = chosen._replace(epochs=config.network_epochs)
   if config.network_learning_rate is not None:
     chosen = chosen._replace(learning_rate=config.network_learning_rate)
+  if getattr(config, 'network_batch_size', None) is not None:
+    chosen = chosen._replace(batch_size=config.network_batch_size)
   return chosen
 
 

@@ -13,6 +13,7 @@ wherever it is needed: here it is only tested.
 Writes `networks.npz` (test outputs and parameters) and `record.json`.
 """
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
@@ -95,7 +96,9 @@ def _networks(config, shown, problem):
   """Variables of all networks, each leaf (R, ...), and what to tell of them."""
   folder = pathlib.Path(config.workdir) / _TRAINING
   fields = subjects.subject_fields(config) | {'num_networks': 0, 'data_dir': ''}
-  fingerprint = json.dumps(fields, sort_keys=True)
+  digest = hashlib.sha256(b''.join(
+      np.ascontiguousarray(a).tobytes() for a in shown.examples)).hexdigest()
+  fingerprint = json.dumps(fields | {'set': digest}, sort_keys=True)
   done, info = [], {}
   for r in range(config.num_networks):
     path = folder / f'network_{r}.npz'

@@ -1,5 +1,5 @@
 """Runs that are part of a larger one: finished ones are kept, not repeated."""
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
 import json
 import os
@@ -29,18 +29,22 @@ def kept(job: Any) -> dict[str, Any] | None:
   return record
 
 
-def finished(job: Any, run: Callable, *, fresh: bool = False) -> dict[str, Any]:
+def finished(job: Any, run: Callable, *, fresh: bool = False,
+             after: Iterable[str | os.PathLike] = ()) -> dict[str, Any]:
   """The record of `job`: the one in its folder, or that of a run made now.
 
   Args:
     job: a dataclass of flags with `workdir`.
     run: called with `job`; writes a record to that folder.
     fresh: whether to repeat a run that is finished.
+    after: what the run reads, files or the workdirs of other runs: where one is
+      newer than the record of `job`, the run is repeated.
 
   Raises:
     KeyboardInterrupt: the run was interrupted.
   """
   folder, record = pathlib.Path(job.workdir), kept(job)
+  fresh = fresh or _is_older(folder, after)
   if record is not None and not fresh:
     logging.info('%s: finished before, kept', folder.name)
     return record
@@ -67,6 +71,15 @@ def forget(folder: str | os.PathLike) -> None:
 def is_complete(record: dict[str, Any]) -> bool:
   """Whether the run was not stopped on its way."""
   return record['extra'].get('status') != Status.INTERRUPTED.name
+
+
+def _is_older(folder, others) -> bool:
+  """Whether the record in `folder` is older than what it was made of."""
+  dates = []
+  for path in (folder, *map(pathlib.Path, others)):
+    path = path if path.is_file() else path / 'record.json'
+    dates.append(path.stat().st_mtime_ns if path.exists() else 0)
+  return dates[0] < max(dates)
 
 
 def _record(job) -> dict[str, Any] | None:

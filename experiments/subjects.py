@@ -46,6 +46,7 @@ class SubjectConfig:
   protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
   network_epochs: int | None = None  # Passes over the set; unset: protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
+  network_batch_size: int | None = None  # Unset: the protocol's.
   dp_epsilon: float = 0.0  # Above 0: networks are trained by DP-SGD.
   dp_delta: float = 1e-5  # Of that guarantee.
   dp_clip: float = 1.0  # Largest norm of the gradient of one example.
@@ -79,7 +80,7 @@ def check(config: SubjectConfig) -> None:
   checks.within('validation', config.validation, 0, 0.9)
   checks.positive('ridge', config.ridge)
   checks.at_least('num_networks', config.num_networks, 1)
-  for name in ('network_epochs',):
+  for name in ('network_epochs', 'network_batch_size'):
     if getattr(config, name) is not None:
       checks.at_least(name, getattr(config, name), 1)
   if config.network_learning_rate is not None:

@@ -21,7 +21,7 @@ each_module = pytest.mark.parametrize(
     'path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 HEAVY = {'tensorflow', 'tensorflow_datasets', 'neural_tangents', 'matplotlib',
          'skimage', 'sklearn', 'jinja2', 'markupsafe', 'fairlearn',
-         'dp_accounting'}
+         'dp_accounting', 'pandas'}
 
 
 def _room(path: pathlib.Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 import numpy as np
 
 from dsr import checks
@@ -52,8 +52,8 @@ def accuracy_under_attack(
   checks.inputs('x', x)
   checks.inputs('x_adv', x_adv, like=x)
   checks.same_rows(x=x, x_adv=x_adv)
-  clean = _right(predict_fn, x, labels)
-  return _robustness(clean, clean & _right(predict_fn, x_adv, labels), level)
+  clean = right(predict_fn, x, labels)
+  return _robustness(clean, clean & right(predict_fn, x_adv, labels), level)
 
 
 def accuracy_curve(
@@ -82,13 +82,38 @@ def accuracy_curve(
     raise ValueError('`epsilons` must increase from zero or above, got '
                      f'{epsilons}.')
   checks.inputs('x', x)
-  clean = standing = _right(predict_fn, x, labels)
+  clean = standing = right(predict_fn, x, labels)
   points = []
   for epsilon, subkey in zip(epsilons, jax.random.split(key, len(epsilons))):
     x_adv = attack(subkey, predict_fn, x, labels, epsilon=epsilon)
-    standing = standing & _right(predict_fn, x_adv, labels)
+    standing = standing & right(predict_fn, x_adv, labels)
     points.append(_robustness(clean, standing, level))
   return Curve(epsilons, tuple(points))
+
+
+def right(
+    predict_fn: PredictFn, x: Any, labels: Any) -> Bool[np.ndarray, 'N']:
+  """Whether each example gets its label: the largest output, the first of ties.
+
+  Args:
+    predict_fn: x (N, ...) -> logits (N, C); with C = 1 the sign is the class.
+    x: (N, ...) examples.
+    labels: (N,) integers in [0, C).
+
+  Raises:
+    ValueError: logits of another shape or not finite, or a label out of range.
+  """
+  logits = np.asarray(predict_fn(x))
+  if logits.ndim != 2 or len(logits) != len(x):
+    raise ValueError(f'`predict_fn` must map {tuple(x.shape)} to logits '
+                     f'({len(x)}, C), got {logits.shape}.')
+  checks.finite('predict_fn(x)', logits)
+  checks.labels('labels', labels, max(2, logits.shape[1]))
+  labels = np.asarray(labels)
+  checks.same_rows(x=x, labels=labels)
+  if logits.shape[1] == 1:
+    return (logits[:, 0] > 0) == (labels == 1)
+  return np.argmax(logits, axis=1) == labels
 
 
 def drop_rate(clean: float, robust: float) -> float:
@@ -151,20 +176,6 @@ def crei(rr: float, ae: float, *, weight: float = 0.5) -> float:
   """
   checks.within('weight', weight, 0, 1)
   return weight * rr + (1 - weight) * ae
-
-
-def _right(predict_fn, x, labels):
-  logits = np.asarray(predict_fn(x))
-  if logits.ndim != 2 or len(logits) != len(x):
-    raise ValueError(f'`predict_fn` must map {tuple(x.shape)} to logits '
-                     f'({len(x)}, C), got {logits.shape}.')
-  checks.finite('predict_fn(x)', logits)
-  checks.labels('labels', labels, max(2, logits.shape[1]))
-  labels = np.asarray(labels)
-  checks.same_rows(x=x, labels=labels)
-  if logits.shape[1] == 1:
-    return (logits[:, 0] > 0) == (labels == 1)
-  return np.argmax(logits, axis=1) == labels
 
 
 def _robustness(clean, robust, level):
