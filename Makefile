@@ -15,8 +15,8 @@ $(VENV)/.test: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.base  ## Distils the embedded digits; about 3 minutes on 2 cores.
-	$(BIN)/python -m experiments.demo --workdir=out/demo
+demo: $(VENV)/.base  ## The audit of the embedded digits, within six minutes on 2 cores.
+	$(BIN)/python -m experiments.audit --workdir=out/demo
 
 test: $(VENV)/.test  ## The tests that CI runs.
 	$(BIN)/ruff check .

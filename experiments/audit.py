@@ -38,6 +38,7 @@ class Config:
   methods: str = 'random,kcenter,mfc,dm,kip,rkip'  # '' with `distilled` alone.
   images_per_class: str = '10'  # Sizes of the sets.
   inits: str = 'real,noise'  # What dm, kip and rkip start from.
+  noise_sizes: str = ''  # Of sets from noise; '': images_per_class.
   distilled: str = ''  # Sets of one's own: .npz files.
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
@@ -50,12 +51,12 @@ class Config:
   network_learning_rate: float | None = None  # Unset: the protocol's.
   network_batch_size: int | None = None  # Unset: the protocol's.
   full_epochs: int = 30  # Passes over all training images.
-  options: str = ('dm.steps=200,kip.steps=400,kip.learning_rate=0.01,'
-                  'rkip.steps=400,rkip.learning_rate=0.01')  # See compare.
+  options: str = 'dm.steps=200,kip.steps=400,rkip.steps=400'  # As of compare.
   num_probed: int = 2000  # Members, and as many others, if there are so many.
   learned: str = 'logistic,mlp'  # Membership attacks that are trained.
   dp_epsilon: float = 8.0  # Of the DP-SGD reference; 0 for none.
   lira_shadows: int = 32  # Of the likelihood-ratio attack; 0 for none.
+  lira_train: int = 0  # Training images of that attack; 0: as max_train.
   num_attacked: int = 100  # Test images for adversarial examples.
   attacks: str = 'fgsm,pgd_linf,pgd_l2,apgd_ce,apgd_dlr,square'
   attack_steps: int = 20  # Of pgd and apgd.

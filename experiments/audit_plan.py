@@ -21,8 +21,11 @@ from experiments import (
 )
 
 _NOISY = ('dm', 'kip', 'rkip')  # Methods that can start from noise.
+# Networks are trained by `fit`: their flags must not make a set anew.
+_NO_NETWORKS = {'networks': '', 'num_networks': 5, 'network_epochs': None,
+                'network_learning_rate': None, 'protocol': 'condensation'}
 _DP = 'dp'  # The name of all images under DP-SGD.
-_LIRA = ('all', 'random', 'kip', 'rkip')  # What `experiments.lira` knows.
+_LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
 _LEAKS = ('all', 'random', 'kip', 'kip_corrupted', 'rkip', 'mfc')
 
 
@@ -112,6 +115,8 @@ def make(config: Any) -> Plan:
   checks.at_least('lira_shadows', config.lira_shadows, 0)
   checks.at_least('leak_train', config.leak_train, 0)
   checks.at_least('num_networks', config.num_networks, 2)  # For intervals.
+  if config.groups:
+    _check_groups(config)
   found, sets = _subjects(config, chosen, sizes, inits)
   for path in own_sets:
     subject = _own(config, path, found)
@@ -127,18 +132,30 @@ def _subjects(config, chosen, sizes, inits):
         'real', '')
   sets = {}
   own = grid.method_options(config, methods.NAMES)
+  noisy = (grid.chosen_sizes(config.noise_sizes) if config.noise_sizes else
+           sizes)
   for size in sizes:
     for method in chosen:
-      for init in inits if method in _NOISY else ('real',):
+      also = method in _NOISY and size in noisy
+      for init in inits if also else ('real',):
         noise = '_noise' if init == 'noise' else ''
         name = f'{method}{noise}_{size}'
         sets[name] = grid.distillation(
-            config, method, size, own, name=name, networks='',
-            network_epochs=None, **({'init': init} if noise else {}))
+            config, method, size, own, name=name,
+            **_NO_NETWORKS, **({'init': init} if noise else {}))
         found[name] = Subject(
             name, f'{method}{", from noise" * bool(noise)}, {size} per class',
             method, size, init, sets[name].workdir)
   return found, sets
+
+
+def _check_groups(config) -> None:
+  num = len(subjects.load_problem(
+      subjects.SubjectConfig(**_shared(config))).test)
+  groups = fairness.load_groups(config.groups)
+  if len(groups) != num:
+    raise ValueError(f'`groups` must have a value for each of {num} test '
+                     f'images, got {len(groups)}.')
 
 
 def _own(config, path, found) -> Subject:
@@ -230,6 +247,7 @@ def _lira(config, found) -> dict[str, lira.Config]:
       dataset=config.dataset, data_dir=config.data_dir, method=method,
       images_per_class=','.join(map(str, sizes or [10])),
       num_shadows=config.lira_shadows, kernel=config.kernel, seed=config.seed,
+      max_train=config.lira_train or config.max_train,
       workdir=str(pathlib.Path(config.workdir) / 'lira' / method))
           for method in chosen}
 

@@ -154,8 +154,9 @@ def _privacy(results) -> str:
   return (f'DP-SGD: epsilon {told_["epsilon"]:.3g} at delta '
           f'{told_["delta"]:g}, noise multiplier '
           f'{told_["noise_multiplier"]:.3g}, Poisson sampling at rate '
-          f'{told_["sampling_rate"]:.3g}, for one network. Releasing all '
-          f'{results.config.num_networks} costs more.')
+          f'{told_["sampling_rate"]:.3g}. It holds for one network, takes the '
+          'mean and deviation of the pixels as public, and the settings as '
+          'chosen without the data.')
 
 
 def reconstruction(results: Results) -> Section | None:

@@ -1,9 +1,10 @@
-r"""How fast the kernels are: ratios taken side by side, in one run.
+r"""How fast kernels and attacks are: ratios taken side by side, in one run.
 
   python -m experiments.benchmark --suite=kernels --workdir=out/benchmark
   python -m experiments.benchmark --only=kip      # Some of the cases.
   python -m experiments.benchmark --suite=gram    # A 20,000 x 20,000 matrix.
   python -m experiments.benchmark --suite=sets    # DM steps, coreset distances.
+  python -m experiments.benchmark --suite=attacks # PGD and APGD, and PyTorch's.
 
 The rivals of a case take turns (A B C A B C ...) after a warm-up that
 compiles; each round gives one ratio, and the tables show the median of the
@@ -17,11 +18,15 @@ KIP case is the value and the gradient of its loss with respect to the support
 images; its unit is the product of one forward pass. Times of image kernels
 are per entry of the matrix, from as many entries as each rival can take; their
 peak memory is that of one and the same matrix, in processes of their own. The
-unit of a DM step is the matrix products that its convolutions are.
+unit of a DM step is the matrix products that its convolutions are. Attacks
+are given in images times steps a second, and ratios of that: above one, ours is
+faster. PyTorch gets as many threads as there are cores to run on; beside other
+jobs, `taskset -c 0` and CPU seconds are the fairer comparison.
 
 Everything is float32 with x64 off, since neural-tangents would turn to float64
 otherwise. Takes 4 minutes on 2 CPU cores, 20 s with `--only=fcn`; works on
-accelerators and without neural-tangents, whose columns then say so.
+accelerators and without neural-tangents, torch, foolbox or torchattacks, whose
+columns then say so.
 """
 import dataclasses
 import time
@@ -34,16 +39,16 @@ import numpy as np
 
 from dsr import checks
 from dsr.report import records, tables
-from experiments import measure, rivals, set_rivals
+from experiments import attack_rivals, measure, rivals, set_rivals
 from experiments.launch import launch
 from experiments.rivals import Case
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Times the kernels against a matrix product and neural-tangents."""
+  """Times kernels, steps and attacks against their rivals."""
 
-  suite: Literal['kernels', 'gram', 'sets'] = 'kernels'  # What to time.
+  suite: Literal['kernels', 'gram', 'sets', 'attacks'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.
   repeats: int = 15  # Rounds of a case, at most.
   seconds: float = 12.0  # After which a case stops, if it had three rounds.
@@ -81,6 +86,27 @@ STEPS = (  # Rows are training images a class, columns distilled ones.
 DISTANCES = (
     Case('distances_6000', 'l2', 6000, 6000, (784,), goal='ours <= 2'),
 )
+_DIGIT = (28, 28, 1)
+_FASTER = 'ours >= 2'
+PGD = (
+    attack_rivals.Case('pgd_mlp_128', 'pgd', 'mlp', 128, 40, (784,), 0.08),
+    attack_rivals.Case(
+        'pgd_mlp_512', 'pgd', 'mlp', 512, 40, (784,), 0.08, _FASTER),
+    attack_rivals.Case('pgd_lenet_128', 'pgd', 'lenet', 128, 40, _DIGIT, 0.006),
+    attack_rivals.Case(
+        'pgd_lenet_512', 'pgd', 'lenet', 512, 40, _DIGIT, 0.006, _FASTER),
+    attack_rivals.Case(
+        'pgd_convnet3_128', 'pgd', 'convnet3', 128, 20, _DIGIT, 0.05, _FASTER),
+)
+APGD = (
+    attack_rivals.Case(
+        'apgd_mlp_256', 'apgd', 'mlp', 256, 40, (784,), 0.08, _FASTER),
+    attack_rivals.Case(
+        'apgd_lenet_256', 'apgd', 'lenet', 256, 40, _DIGIT, 0.006, _FASTER),
+    attack_rivals.Case(
+        'apgd_convnet3_128', 'apgd', 'convnet3', 128, 20, _DIGIT, 0.05,
+        _FASTER),
+)
 
 
 def run(config: Config) -> dict[str, records.Metric]:
@@ -102,6 +128,9 @@ def run(config: Config) -> dict[str, records.Metric]:
         extra={'rows': [_plain(row) for row in rows],
                'low_and_high': 'quartiles of the rounds',
                'neural_tangents': rivals.nt_version(),
+               **{peer: attack_rivals.version(peer)
+                  for peer in attack_rivals.PEERS},
+               'cores': attack_rivals.num_cores(),
                'load_average': load})
   record = records.read(path)
   print(*shown, sep='\n\n')
@@ -173,7 +202,32 @@ def set_suite(config: Config) -> tuple[list[dict], list[str]]:
       rows, columns, title='Milliseconds a call; ratios to matrix products')]
 
 
-_SUITES = {'kernels': kernel_suite, 'gram': gram_suite, 'sets': set_suite}
+def attack_suite(config: Config) -> tuple[list[dict], list[str]]:
+  """Images times steps a second of attacks, and what they achieve."""
+  cases = _select(config, PGD + APGD)
+  rows, shown = [], []
+  for group, peers in ((PGD, ('torch', 'foolbox')), (APGD, ('torchattacks',))):
+    found = [_attack_row(case.shrunk(config.shrink), config, peers)
+             for case in group if case in cases]
+    if found:
+      sides = ('ours', 'stop', *peers)
+      shown.append(tables.render(
+          found, [_CASE,
+                  *(tables.Column(f'{side}_rate', f'{side} / s', digits=0)
+                    for side in sides),
+                  *(_ratio(f'{side}_per_{peer}', f'{side} / {peer}')
+                    for peer in peers for side in ('ours', 'stop')),
+                  *(_ratio(f'cpu_{side}_per_{peer}', f'{side} / {peer}, CPU')
+                    for peer in peers for side in ('ours', 'stop')),
+                  *(tables.Column(f'{side}_robust', f'robust, {side}', digits=3)
+                    for side in ('ours', *peers)), 'goal'],
+          title='Images times steps a second; ratios of them'))
+    rows += found
+  return rows, shown
+
+
+_SUITES = {'kernels': kernel_suite, 'gram': gram_suite, 'sets': set_suite,
+           'attacks': attack_suite}
 _CASE = 'case'
 _DIFFERENCE = tables.Column('difference', 'largest difference')
 
@@ -220,6 +274,31 @@ def _image_row(case: Case, config: Config) -> dict[str, Any]:
     if 'ours_mb' in row and 'nt_mb' in row:
       row['memory_nt_per_ours'] = records.metric(
           row['nt_mb'] / row['ours_mb'])
+  return row
+
+
+def _attack_row(
+    case: attack_rivals.Case, config: Config, peers: tuple[str, ...],
+) -> dict[str, Any]:
+  """Rates of all sides, ratios of ours to the peers, robust accuracies."""
+  given = attack_rivals.problem(case, config.seed)
+  calls = attack_rivals.attack_calls(case, given)
+  logging.info('%s: %s', case.name, ', '.join(calls))
+  values, seconds = measure.race(
+      calls, repeats=config.repeats, seconds=config.seconds)
+  cpu = {side: measure.cpu_seconds(call) for side, call in calls.items()}
+  row = {'case': case.name, 'goal': case.goal}
+  for peer in peers:  # Overwritten below where there is one.
+    row |= {f'{peer}_rate': rivals.ABSENT, f'{peer}_robust': rivals.ABSENT}
+  for side in calls:
+    row[f'{side}_rate'] = (
+        case.images * case.steps / float(np.median(seconds[side])))
+    row[f'{side}_robust'] = attack_rivals.robust_accuracy(given, values[side])
+  for peer in (p for p in peers if p in calls):
+    for side in ('ours', 'stop'):
+      row[f'{side}_per_{peer}'] = measure.quartiles(
+          seconds[peer] / seconds[side])
+      row[f'cpu_{side}_per_{peer}'] = records.metric(cpu[peer] / cpu[side])
   return row
 
 

@@ -1,4 +1,5 @@
 """Victims with all the truth about them, and what is released of each."""
+from collections.abc import Callable
 import functools
 import os
 import pathlib
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import krr, linalg, nets
+from dsr import krr, linalg, nets, train
 from dsr.attack import release
 from dsr.attack.release import Released
 from dsr.kernels import distance, empirical
@@ -34,6 +35,7 @@ class Case(NamedTuple):
     distances: `kernel`, `frobenius` (from theta_0 to theta_T) and, for ReLU
       MLPs, `limit` (from theta_0 to the mean over initialisations).
     seconds: that the victim took.
+    predict: transformed images (M, ...) -> outputs (M, C), on the host.
   """
 
   task: victims.Task
@@ -44,14 +46,18 @@ class Case(NamedTuple):
   norm_squared: float
   distances: dict[str, float]
   seconds: float
+  predict: Callable
 
 
-def make_case(config: attacks.AttackConfig, workdir: str | os.PathLike) -> Case:
+def make_case(
+    config: attacks.AttackConfig, workdir: str | os.PathLike, *,
+    task: victims.Task | None = None) -> Case:
   """Trains or loads the victim, and releases of it what the threat allows.
 
   Args:
     config: by `attacks.resolve`, after `attacks.check`.
     workdir: training is saved in its folder `training`.
+    task: `config.num_train` examples, other than those of the flags.
 
   Raises:
     ValueError: the data do not fit the flags.
@@ -59,7 +65,8 @@ def make_case(config: attacks.AttackConfig, workdir: str | os.PathLike) -> Case:
     KeyboardInterrupt: training was stopped; it goes on from its checkpoint.
   """
   own = attacks.victim_config(config)
-  task = victims.prepare_victim_task(own)
+  if task is None:
+    task = victims.prepare_victim_task(own)
   public = {
       'num_train': config.num_train, 'input_shape': task.examples.x.shape[1:],
       'num_outputs': task.examples.y.shape[1], 'low': task.low,
@@ -75,21 +82,26 @@ def _infinite(config, task, public) -> Case:
   predict, kernel = _interpolate(
       kernel_fn, task.examples, ridge=config.kernel_ridge)
   linalg.raise_if_failed(predict.info, ridge=config.kernel_ridge)
-  dtype = task.examples.x.dtype
-  released = release.query_only(
-      lambda x: predict(x.astype(dtype)), **public)  # f_0 = 0.
+  released = release.query_only(  # A pytree: no program has its arrays in it.
+      jax.tree_util.Partial(_query, predict), **public)
   seconds = time.monotonic() - began
   kernel = np.asarray(kernel, np.float64)
   duals = np.asarray(predict.dual, np.float64)
   norm_squared = float(np.sum(duals * (kernel @ duals)))
   return Case(task, released, kernel_fn, kernel, duals, norm_squared,
-              {'kernel': 0.0, 'frobenius': 0.0, 'limit': 0.0}, seconds)
+              {'kernel': 0.0, 'frobenius': 0.0, 'limit': 0.0}, seconds,
+              functools.partial(krr.predict_in_tiles, predict))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _interpolate(kernel_fn, examples, ridge):
   """(predictor, K(X, X)), in one program."""
   return krr.fit(kernel_fn, examples, ridge=ridge), kernel_fn(examples.x)
+
+
+def _query(predict, x):
+  """f_T - f_0, as f_0 = 0."""
+  return predict(x.astype(predict.support.dtype))
 
 
 def _finite(config, own, task, public, folder) -> Case:
@@ -111,7 +123,8 @@ def _finite(config, own, task, public, folder) -> Case:
     released = release.with_noise(key, released, config.noise)
   kernel, distances = _kernels(victim, task.examples.x)
   duals = None if victim.duals is None else np.asarray(victim.duals, float)
-  return Case(task, released, None, kernel, duals, 0.0, distances, seconds)
+  return Case(task, released, None, kernel, duals, 0.0, distances, seconds,
+              functools.partial(train.outputs, victim))
 
 
 def _kernels(victim, x):

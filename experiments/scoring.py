@@ -119,9 +119,9 @@ def metrics(case: Case, scored: Scored) -> dict[str, Any]:
   left out.
   """
   found, num = scored.score, len(scored.means)
-  out = _shares('', found.rmse)
-  out |= _shares('others_', scored.others.rmse)
-  out |= _shares('means_', scored.means)
+  out = shares('', found.rmse)
+  out |= shares('others_', scored.others.rmse)
+  out |= shares('means_', scored.means)
   curve = found.greedy_curve
   numbers = {
       'mean_rmse': found.rmse.mean(), 'mean_ssim': found.mean_ssim,
@@ -145,7 +145,7 @@ def exact(numbers: dict[str, float | None]) -> dict[str, records.Metric]:
           if value is not None and math.isfinite(value)}
 
 
-def _shares(prefix, errors) -> dict[str, Any]:
+def shares(prefix: str, errors: np.ndarray) -> dict[str, Any]:
   """Shares below each threshold, and the median, of RMSEs (N,)."""
   out = {f'{prefix}recovered_rmse_{t:g}': intervals.wilson(count, len(errors))
          for t, count in match.recovered(errors).items()}
@@ -203,7 +203,7 @@ def rows(who: str, scored: Scored) -> list[dict[str, Any]]:
   names = {who: scored.score.rmse,
            f'best of {scored.num_others} other images': scored.others.rmse,
            'class means': scored.means}
-  return [{'who': name, 'metrics': _shares('', errors)}
+  return [{'who': name, 'metrics': shares('', errors)}
           for name, errors in names.items()]
 
 

@@ -67,14 +67,8 @@ def gradient_descent(
   checks.positive('init_scale', init_scale)
 
   def init(key, data):
-    key_params, key = jax.random.split(key)
-    params = module.init(key_params, data.x[:1])['params']
-    if init_scale != 1:
-      params = jax.tree_util.tree_map_with_path(
-          lambda path, a: a * init_scale if path[-1].key == 'kernel' else a,
-          params)
-    return State(params, optimizer.init(params), key, jnp.zeros((), jnp.int32),
-                 batches.first_order(data.x.shape[0], batch_size))
+    return initial(key, module, optimizer, data.x, batch_size=batch_size,
+                   init_scale=init_scale)
 
   def loss_fn(params, batch):
     out = module.apply({'params': params}, batch.x)
@@ -82,22 +76,48 @@ def gradient_descent(
       return 0.5 * jnp.mean(jnp.sum((out - batch.y)**2, axis=-1))
     return jnp.mean(optax.softmax_cross_entropy(out, batch.y))
 
-  def next_batch(state, data):
-    if state.order is None:
-      return data, None
-    rows, order = batches.next_rows(
-        state.key, state.step, state.order, batch_size)
-    return jax.tree.map(lambda a: a[rows], data), order
-
   def step(state, data):
-    batch, order = next_batch(state, data)
+    batch, order = next_batch(state, data, batch_size)
     if augment is not None:
       key = jax.random.fold_in(jax.random.split(state.key)[0], state.step)
       batch = batch._replace(x=augment(key, batch.x))
-    value, grads = jax.value_and_grad(loss_fn)(state.params, batch)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    state = State(params, opt_state, state.key, state.step + 1, order)
-    return state, Info(value, jnp.isfinite(value))
+    return descend(state, optimizer, lambda p: loss_fn(p, batch), order)
 
   return Solver(init, step)
+
+
+def initial(
+    key: Key[Array, ''], module: nn.Module,
+    optimizer: optax.GradientTransformation, x: Float[Array, 'N ...'], *,
+    batch_size: int | None, init_scale: float) -> State:
+  """The state before the first step; arguments as in `gradient_descent`."""
+  key_params, key = jax.random.split(key)
+  params = module.init(key_params, x[:1])['params']
+  if init_scale != 1:
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, a: a * init_scale if path[-1].key == 'kernel' else a,
+        params)
+  return State(params, optimizer.init(params), key, jnp.zeros((), jnp.int32),
+               batches.first_order(x.shape[0], batch_size))
+
+
+def next_batch(
+    state: State, data: PyTree, batch_size: int | None
+) -> tuple[PyTree, Int[Array, 'N'] | None]:
+  """The rows of `data` that this step sees, and the order of this epoch."""
+  if state.order is None:
+    return data, None
+  rows, order = batches.next_rows(
+      state.key, state.step, state.order, batch_size)
+  return jax.tree.map(lambda a: a[rows], data), order
+
+
+def descend(
+    state: State, optimizer: optax.GradientTransformation, loss_fn: Callable,
+    order: Int[Array, 'N'] | None) -> tuple[State, Info]:
+  """One update along the gradient of `loss_fn`, a function of parameters."""
+  value, grads = jax.value_and_grad(loss_fn)(state.params)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  state = State(params, opt_state, state.key, state.step + 1, order)
+  return state, Info(value, jnp.isfinite(value))

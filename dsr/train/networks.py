@@ -7,6 +7,7 @@ parameters of one network, a pytree.
 from collections.abc import Callable
 import functools
 import math
+import os
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -22,7 +23,7 @@ from dsr.nets import BATCH_STATS
 from dsr.train.batches import checked_examples
 from dsr.train.descent import gradient_descent
 from dsr.train.moments import batch_stats
-from dsr.types import Examples, Status
+from dsr.types import Examples, Solver, Status
 
 _STEPS_PER_DISPATCH = 100
 _NO_OPTIMIZER = optax.identity()  # One object, so that caches find it.
@@ -119,32 +120,73 @@ def fit_networks(
     FloatingPointError: a loss became infinite or NaN.
     KeyboardInterrupt: Ctrl-C; half-trained networks are not handed out.
   """
+  data = checked_examples(module, data, loss)
+  solver = gradient_descent(module, optimizer, batch_size=batch_size, loss=loss,
+                            augment=augment, init_scale=init_scale)
+  params, curve = train_all(
+      key, solver, data, num_steps=num_steps, num_networks=num_networks,
+      parallel=parallel, name=f'{loss} loss of {type(module).__name__}')
+  stats = batch_stats(module, params, data.x, batch_size=batch_size)
+  return Trained(module, params, curve, stats)
+
+
+def train_all(
+    key: Key[Array, ''], solver: Solver, data: PyTree, *, num_steps: int,
+    num_networks: int, parallel: int | None, name: str,
+    dispatch: int = _STEPS_PER_DISPATCH,
+    workdir: str | os.PathLike | None = None, fingerprint: str = '',
+    checkpoint_every: int = 1000, progress: bool = False,
+    description: str = ''
+) -> tuple[PyTree, Float[np.ndarray, 'T R']]:
+  """Runs a solver whose state is a `descent.State` from R random starts.
+
+  Args:
+    key: split among the networks.
+    solver: its `init` takes (key, data).
+    data: of all networks.
+    num_steps: T, updates of each network.
+    num_networks: R.
+    parallel: see `fit_networks`.
+    name: of the loss, in messages.
+    dispatch: updates of each network between two looks at Ctrl-C, at most.
+    workdir: where the run is saved and from where it goes on; None: nowhere.
+    fingerprint: names the run there.
+    checkpoint_every: updates between two checkpoints, about.
+    progress: see `loop.run`.
+    description: see `loop.run`.
+
+  Returns:
+    Parameters, each leaf (R, ...), and the losses before each step.
+
+  Raises:
+    ValueError: a number out of range, or a checkpoint of another run.
+    FloatingPointError: a loss became infinite or NaN.
+    KeyboardInterrupt: Ctrl-C; half-trained networks are not handed out.
+  """
   checks.at_least('num_networks', num_networks, 1)
   checks.at_least('num_steps', num_steps, 1)
   if parallel is None:
     parallel = 1 if jax.default_backend() == 'cpu' else num_networks
   checks.at_least('parallel', parallel, 1)
-  data = checked_examples(module, data, loss)
-  solver = gradient_descent(module, optimizer, batch_size=batch_size, loss=loss,
-                            augment=augment, init_scale=init_scale)
   states = _init_all(solver.init, jax.random.split(key, num_networks), data)
-  inner = math.gcd(num_steps, _STEPS_PER_DISPATCH)
+  inner = math.gcd(num_steps, dispatch)
   advance = _advance_all(
       solver.step, None if parallel == 1 else parallel, inner)
-  result = loop.run(advance, states, data, num_steps=num_steps // inner,
-                    chunk=_STEPS_PER_DISPATCH // inner, progress=False)
+  result = loop.run(
+      advance, states, data, num_steps=num_steps // inner,
+      chunk=dispatch // inner, workdir=workdir, fingerprint=fingerprint,
+      checkpoint_every=max(1, checkpoint_every // inner), progress=progress,
+      description=description)
   if result.status == Status.NOT_FINITE:
     raise FloatingPointError(
-        f'The {loss} loss of {type(module).__name__} is not finite after '
+        f'The {name} is not finite after '
         f'{inner * result.steps_done} steps or a few more: lower the learning '
         'rate (SGD on wide networks in the standard parameterisation needs '
         "about 1 / width; 'adam' does not), or rescale inputs and targets.")
   if result.status == Status.INTERRUPTED:
     raise KeyboardInterrupt
   curve = np.swapaxes(result.infos.loss, 1, 2).reshape(num_steps, num_networks)
-  params = result.state.params
-  stats = batch_stats(module, params, data.x, batch_size=batch_size)
-  return Trained(module, params, curve, stats)
+  return result.state.params, curve
 
 
 def predict(

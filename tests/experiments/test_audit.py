@@ -23,7 +23,7 @@ SETS = ('all', 'random_2', 'kip_2', 'kip_noise_2')
 def finished(tmp_path_factory):
   """An audit that has run, and its metrics."""
   folder = tmp_path_factory.mktemp('audit')
-  rows = np.array(['a', 'b'])[np.arange(107) % 2]  # Of the test images.
+  rows = np.array(['a', 'b'])[np.arange(108) % 2]  # Of the test images.
   np.save(folder / 'groups.npy', rows)
   config = dataclasses.replace(
       SMALL, workdir=str(folder), groups=str(folder / 'groups.npy'))
@@ -193,6 +193,16 @@ def test_reconstructions_are_told(finished, monkeypatch):
 def test_bad_flags_are_named_before_anything_runs(tmp_path, fields, message):
   config = dataclasses.replace(SMALL, workdir=str(tmp_path / 'out'), **fields)
   with pytest.raises(ValueError, match=message):
+    audit.run(config)
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.errors
+def test_groups_of_other_images_are_refused(tmp_path):
+  np.save(tmp_path / 'groups.npy', np.arange(107) % 2)
+  config = dataclasses.replace(SMALL, workdir=str(tmp_path / 'out'),
+                               groups=str(tmp_path / 'groups.npy'))
+  with pytest.raises(ValueError, match='each of 108 test images, got 107'):
     audit.run(config)
   assert not (tmp_path / 'out').exists()
 

@@ -7,7 +7,19 @@ import sys
 from etils import eapp
 import pytest
 
-from experiments import benchmark, demo, distill, krr
+from experiments import (
+    adversarial,
+    audit,
+    benchmark,
+    claims,
+    distill,
+    fairness,
+    fit,
+    krr,
+    leakage,
+    membership,
+    robustness,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -21,7 +33,7 @@ def _call(*words):
 @pytest.mark.errors
 @pytest.mark.parametrize(('words', 'message'), [
     (('experiments.distill', '--methud=kip'), 'Unknown command line flag'),
-    (('experiments.demo', '--steps=many'), 'many'),
+    (('experiments.audit', '--full_epochs=many'), 'many'),
     (('experiments.krr', '--solver=lu'), 'lu'),
     (('experiments.distill', '--images_per_class=0'),
      '`images_per_class` must be an integer of at least 1, got 0.'),
@@ -37,7 +49,9 @@ def test_bad_flags_end_with_the_usage_line(tmp_path, words, message):
   assert not out.exists()
 
 
-@pytest.mark.parametrize('binary', [benchmark, demo, distill, krr])
+@pytest.mark.parametrize('binary', [
+    adversarial, audit, benchmark, claims, distill, fairness, fit, krr, leakage,
+    membership, robustness], ids=lambda module: module.__name__.split('.')[-1])
 def test_help_lists_every_flag_with_its_default(binary, capsys):
   # A lone percent sign in the comment of a field would be a traceback.
   with pytest.raises(SystemExit) as end:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 
 from dsr import checks
-from dsr.probes.attacks import ball, losses, threat as threats
+from dsr.probes.attacks import ball, losses, threat as threats, tiles
 from dsr.types import PredictFn
 
 MOMENTUM = 0.75  # Weight of the new step against the last one.
@@ -26,10 +26,10 @@ PROGRESS = 0.75  # Share of steps that must raise the loss.
 
 
 class _State(NamedTuple):
-  y: Float[Array, 'N ...']
+  y: Float[Array, 'N ...']  # To be visited.
   previous: Float[Array, 'N ...']
-  grad: Float[Array, 'N ...']  # Ascent direction at `y`.
-  loss: Float[Array, 'N']
+  grad: Float[Array, 'N ...']  # Ascent direction at `y`, once visited.
+  loss: Float[Array, 'N']  # Of the last point visited.
   top_y: Float[Array, 'N ...']  # Where the loss was largest.
   top_grad: Float[Array, 'N ...']
   top_loss: Float[Array, 'N']
@@ -44,12 +44,13 @@ def apgd(
     key: Key[Array, ''], predict_fn: PredictFn, x: Any, labels: Any, *,
     epsilon: Any, norm: str = 'linf', steps: int = 100, restarts: int = 1,
     random_start: bool = True, loss: str = 'ce', low: Any = 0.0,
-    high: Any = 1.0, targets: Any = None) -> Float[Array, 'N ...']:
+    high: Any = 1.0, targets: Any = None, batch_size: int | None = None,
+    stop: bool = False) -> Float[Array, 'N ...']:
   """Attacks without a step size to tune.
 
   Args:
     key: of the random starts.
-    predict_fn: x (N, ...) -> logits (N, C).
+    predict_fn: x (N, ...) -> logits (N, C), for any N.
     x: (N, ...) examples in [low, high].
     labels: (N,) integers.
     epsilon: radius, in the unit of `x`.
@@ -62,13 +63,16 @@ def apgd(
     low: least valid value, a number or an array.
     high: greatest valid value.
     targets: (N,) classes to be reached, else any other class.
+    batch_size: examples at a time; None: as many as the cache is made for.
+    stop: leave an example alone soon after it is fooled. The same examples
+      are fooled, by smaller margins, in less time.
 
   Returns:
     (N, ...): of the example and all iterates the one of largest margin.
 
   Raises:
     ValueError: see `threat.build` and `losses.check`; no step, no restart,
-      or several restarts without a random start.
+      several restarts without a random start, or no example at a time.
   """
   predict, threat = threats.build(
       predict_fn, x, labels, epsilon=epsilon, norm=norm, low=low, high=high,
@@ -80,7 +84,8 @@ def apgd(
     raise ValueError('`restarts` must be 1 without `random_start`, got '
                      f'{restarts}.')
   return _apgd(jax.random.split(key, restarts), predict, threat, norm=norm,
-               steps=steps, loss=loss, random_start=random_start)
+               steps=steps, loss=loss, random_start=random_start, stop=stop,
+               size=tiles.pick_size(predict, threat, batch_size, stop))
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -92,63 +97,68 @@ def checkpoints(steps: int) -> list[int]:
   return sorted({w for w in found if w < steps})
 
 
-@functools.partial(
-    jax.jit, static_argnames=('norm', 'steps', 'loss', 'random_start'))
-def _apgd(keys, predict, threat, *, norm, steps, loss, random_start):
-  climb = losses.climb(predict, threat, loss)
-  stops = checkpoints(steps)
-  # Steps since the last checkpoint, at a checkpoint; zero between them.
-  lengths = np.zeros(steps, np.int32)
-  lengths[np.array(stops, int) - 1] = np.diff(stops, prepend=0)
+@functools.partial(jax.jit, static_argnames=(
+    'norm', 'steps', 'loss', 'random_start', 'size', 'stop'))
+def _apgd(keys, predict, threat, *, norm, steps, loss, random_start, size,
+          stop):
+  tile = {'size': size, 'stop': stop}
+  # Steps since the last checkpoint, at a checkpoint; -1 between them.
+  stops = [0, *checkpoints(steps)]
+  lengths = np.full(steps, -1, np.int32)
+  lengths[stops] = np.diff(stops, prepend=0)
   weights = np.full(steps, MOMENTUM, threat.x.dtype)
   weights[0] = 1  # There is no last step yet.
 
-  def step(state, inputs):
-    length, weight = inputs
-    eta = ball.rows(state.eta, state.y)
-    z = ball.project(threat, state.y + eta * state.grad, norm)
-    y = ball.project(
-        threat, state.y + weight * (z - state.y)
-        + (1 - weight) * (state.y - state.previous), norm)
-    state = _visit(state, y, climb, norm)
-    return jax.lax.cond(
-        length > 0, lambda s: _checkpoint(s, length), lambda s: s, state), None
+  def step(threat, k, state):
+    length, weight = jnp.asarray(lengths)[k], jnp.asarray(weights)[k]
+    state = _visit(state, losses.climb(predict, threat, loss), norm)
+    state = jax.lax.cond(
+        length >= 0, lambda s: _checkpoint(s, length), lambda s: s, state)
+    return _move(state, threat, weight, norm)
 
   def restart(best, key):
     y = ball.random_start(key, threat, norm) if random_start else threat.x
-    state = _begin(y, best, climb, norm, threat)
-    state, _ = jax.lax.scan(
-        step, state, (jnp.asarray(lengths), jnp.asarray(weights)))
-    return state.best, None
+    state = tiles.iterate(
+        step, threat, _begin(y, best, threat.epsilon), steps=steps, **tile)
+    return tiles.look(predict, threat, state.best, state.y, **tile), None
 
-  best = losses.Best(threat.x, losses.margin(predict(threat.x), threat))
+  best = losses.Best.none_seen(threat.x)
+  if random_start:  # Else the first visit is that of the examples.
+    best = tiles.look(predict, threat, best, threat.x, **tile)
   return jax.lax.scan(restart, best, keys)[0].x
 
 
-def _begin(y, best, climb, norm, threat):
-  grad, loss, margin = climb(y)
-  grad = ball.steepest(grad, norm)
-  count = loss.shape[0]
+def _begin(y, best, epsilon):
+  fill = functools.partial(jnp.full, len(y), dtype=y.dtype)
   return _State(
-      y=y, previous=y, grad=grad, loss=loss, top_y=y, top_grad=grad,
-      top_loss=loss, eta=jnp.full(count, 2 * threat.epsilon, y.dtype),
-      rises=jnp.zeros(count, jnp.int32), halved=jnp.zeros(count, bool),
-      old_top=loss, best=best.update(y, margin))
+      y=y, previous=y, grad=jnp.zeros_like(y), loss=fill(jnp.inf), top_y=y,
+      top_grad=jnp.zeros_like(y), top_loss=fill(-jnp.inf),
+      eta=fill(2 * epsilon), rises=jnp.zeros(len(y), jnp.int32),
+      halved=jnp.zeros(len(y), bool), old_top=fill(-jnp.inf), best=best)
 
 
-def _visit(state, y, climb, norm):
-  """Moves to `y` and takes note of what is there."""
-  grad, loss, margin = climb(y)
+def _visit(state, climb, norm):
+  """Takes note of what is at `state.y`."""
+  grad, loss, margin = climb(state.y)
   grad = ball.steepest(grad, norm)
   top = loss > state.top_loss
   pick = jax.vmap(jnp.where)
   return state._replace(
-      y=y, previous=state.y, grad=grad, loss=loss,
-      top_y=pick(top, y, state.top_y),
+      grad=grad, loss=loss,
+      top_y=pick(top, state.y, state.top_y),
       top_grad=pick(top, grad, state.top_grad),
       top_loss=jnp.where(top, loss, state.top_loss),
       rises=state.rises + (loss > state.loss),
-      best=state.best.update(y, margin))
+      best=state.best.update(state.y, margin))
+
+
+def _move(state, threat, weight, norm):
+  """One step along the gradient, and some of the last step once more."""
+  y = state.y
+  z = ball.project(threat, y + ball.rows(state.eta, y) * state.grad, norm)
+  ahead = ball.project(
+      threat, y + weight * (z - y) + (1 - weight) * (y - state.previous), norm)
+  return state._replace(y=ahead, previous=y)
 
 
 def _checkpoint(state, length):

@@ -24,6 +24,16 @@ class Best(NamedTuple):
   x: Float[Array, 'N ...']
   margin: Float[Array, 'N']
 
+  @classmethod
+  def none_seen(cls, x) -> 'Best':
+    """Stays with `x` until a point, be it `x` itself, is taken in."""
+    return cls(x, jnp.full(len(x), -jnp.inf, x.dtype))
+
+  @property
+  def fooled(self) -> Bool[Array, 'N']:
+    """Whether some point has succeeded."""
+    return self.margin > 0
+
   def update(self, x, margin) -> 'Best':
     """Takes in the points that are better; never one with a NaN margin."""
     better = margin > self.margin

@@ -3,14 +3,14 @@ r"""PGD: projected steepest ascent with random restarts (arXiv:1706.06083).
 y_{k+1} = P(y_k + alpha d(y_k)), d = sign(g) or g / |g|_2, from a random y_0.
 """
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from dsr import checks
-from dsr.probes.attacks import ball, losses, threat as threats
+from dsr.probes.attacks import ball, losses, threat as threats, tiles
 from dsr.types import PredictFn
 
 
@@ -19,7 +19,8 @@ def pgd(
     epsilon: Any, norm: str = 'linf', steps: int = 40,
     step_size: float | None = None, restarts: int = 1,
     random_start: bool = True, loss: str = 'ce', low: Any = 0.0,
-    high: Any = 1.0, targets: Any = None) -> Float[Array, 'N ...']:
+    high: Any = 1.0, targets: Any = None, batch_size: int | None = None,
+    stop: bool = False) -> Float[Array, 'N ...']:
   """Attacks with `steps` gradients from each of `restarts` starts.
 
   The variant published in arXiv:2402.05675 for linf is
@@ -28,7 +29,7 @@ def pgd(
 
   Args:
     key: of the random starts.
-    predict_fn: x (N, ...) -> logits (N, C).
+    predict_fn: x (N, ...) -> logits (N, C), for any N.
     x: (N, ...) examples in [low, high].
     labels: (N,) integers.
     epsilon: radius, in the unit of `x`.
@@ -41,6 +42,9 @@ def pgd(
     low: least valid value, a number or an array.
     high: greatest valid value.
     targets: (N,) classes to be reached, else any other class.
+    batch_size: examples at a time; None: as many as the cache is made for.
+    stop: leave an example alone soon after it is fooled. The same examples
+      are fooled, by smaller margins, in less time.
 
   Returns:
     (N, ...): of the example and all iterates the one of largest margin,
@@ -48,7 +52,7 @@ def pgd(
 
   Raises:
     ValueError: see `threat.build` and `losses.check`; no step, no restart,
-      or several restarts without a random start.
+      several restarts without a random start, or no example at a time.
   """
   predict, threat = threats.build(
       predict_fn, x, labels, epsilon=epsilon, norm=norm, low=low, high=high,
@@ -66,26 +70,34 @@ def pgd(
   return _pgd(
       jax.random.split(key, restarts), predict, threat,
       jnp.asarray(step_size, threat.x.dtype), norm=norm, steps=steps,
-      loss=loss, random_start=random_start)
+      loss=loss, random_start=random_start, stop=stop,
+      size=tiles.pick_size(predict, threat, batch_size, stop))
 
 
-@functools.partial(
-    jax.jit, static_argnames=('norm', 'steps', 'loss', 'random_start'))
+class _State(NamedTuple):
+  y: Float[Array, 'N ...']
+  best: losses.Best
+
+
+@functools.partial(jax.jit, static_argnames=(
+    'norm', 'steps', 'loss', 'random_start', 'size', 'stop'))
 def _pgd(keys, predict, threat, step_size, *, norm, steps, loss,
-         random_start):
-  climb = losses.climb(predict, threat, loss)
-  margin = lambda y: losses.margin(predict(y), threat)
+         random_start, size, stop):
+  tile = {'size': size, 'stop': stop}
 
-  def step(_, carry):
-    y, best = carry
-    grad, _, margins = climb(y)
-    ascent = step_size * ball.steepest(grad, norm)
-    return ball.project(threat, y + ascent, norm), best.update(y, margins)
+  def step(threat, _, state):
+    y, best = state
+    grad, _, margin = losses.climb(predict, threat, loss)(y)
+    ahead = y + step_size * ball.steepest(grad, norm)
+    return _State(ball.project(threat, ahead, norm), best.update(y, margin))
 
   def restart(best, key):
     y = ball.random_start(key, threat, norm) if random_start else threat.x
-    y, best = jax.lax.fori_loop(0, steps, step, (y, best))
-    return best.update(y, margin(y)), None
+    y, best = tiles.iterate(
+        step, threat, _State(y, best), steps=steps, **tile)
+    return tiles.look(predict, threat, best, y, **tile), None
 
-  best = losses.Best(threat.x, margin(threat.x))
+  best = losses.Best.none_seen(threat.x)
+  if random_start:  # Else the first step looks at the examples.
+    best = tiles.look(predict, threat, best, threat.x, **tile)
   return jax.lax.scan(restart, best, keys)[0].x
