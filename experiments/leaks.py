@@ -147,9 +147,10 @@ def _auc(seed, own, others) -> intervals.Interval:
 
 
 def _distribution(name, values) -> dict[str, Any]:
-  mean = float(values.mean())
-  out = {f'{name}_mean': intervals.mean_t(values) if len(values) > 1
-         else records.metric(mean)}
+  mean = intervals.mean_t(values) if len(values) > 1 else records.metric(
+      float(values.mean()))
+  low = max(mean.low, 0.0) if values.min() >= 0 else mean.low
+  out = {f'{name}_mean': records.metric(mean.value, low, mean.high)}
   numbers = {'min': values.min(), 'max': values.max()} | {
       label: np.quantile(values, q) for label, q in _QUANTILES.items()}
   return out | scoring.exact(

@@ -39,8 +39,9 @@ def test_every_set_and_model_is_asked_everything(finished):
       assert 0 <= accuracy.low <= accuracy.value <= accuracy.high <= 1
       attack = 'squared_error' if model == 'krr' else 'loss'
       assert f'{name}_{model}_train_{attack}_auc' in metrics
-      robust = metrics[f'{name}_{model}_worst_linf_accuracy']
-      assert robust.value <= accuracy.high
+      attacked = records.read(folder / name / model / 'robustness')['metrics']
+      assert attacked['worst_linf_accuracy'].value <= min(
+          attacked[f'{n}_accuracy'].value for n in ('clean', 'fgsm'))
       for stage in ('membership', 'robustness', 'fairness'):
         record = records.read(folder / name / model / stage)
         assert f'experiments.{stage}' in record['command']
@@ -81,7 +82,8 @@ def test_the_report_answers_with_numbers_and_commands(finished):
   value = metrics['kip_2_mlp_accuracy']
   assert f'{100 * value.value:.1f}' in html
   for stage in ('fit', 'membership', 'robustness', 'fairness', 'claims'):
-    assert f'python -m experiments.{stage} ' in html
+    assert f'python -m experiments.{stage} ' in text
+    assert f'experiments.{stage}<' in html
   assert 'src="http' not in html
   assert 'data:image/' in html
   for name in ('accuracy', 'images_0', 'roc_krr', 'roc_mlp', 'epsilon',

@@ -57,10 +57,11 @@ def test_help_lists_every_flag_with_its_default(binary, capsys):
   with pytest.raises(SystemExit) as end:
     eapp.make_flags_parser(binary.Config)(['binary', '--help'])
   assert end.value.code == 0
-  text = ' '.join(capsys.readouterr().out.split())
+  text = ''.join(capsys.readouterr().out.split())  # Long ones are wrapped.
   for field in dataclasses.fields(binary.Config):
     assert f'--{field.name}' in text
-    assert f'(default: {field.default})' in text
+    default = ''.join(str(field.default).split())
+    assert f'(default:{default})' in text
 
 
 def test_help_has_the_meaning_and_the_choices(capsys):
