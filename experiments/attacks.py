@@ -1,7 +1,6 @@
 """Who attacks whom: flags, their meaning, and the attack that they name."""
 from collections.abc import Callable
 import dataclasses
-import functools
 import importlib
 import json
 import os
@@ -10,17 +9,15 @@ from typing import Any, Literal, TypeVar
 
 import jax
 
-from dsr import checks, kernels, loop
+from dsr import checks, loop
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
 from dsr.report import records
 from dsr.types import KernelFn
-from experiments import jobs, options, victims
+from experiments import evaluation, jobs, options, victims
 
 ATTACKS = ('ntk_limit', 'finite', 'first_layer', 'published', 'kkt')
 _FLOAT64 = 200  # At infinite width, up to so many images by default.
-
-kernel_named = functools.lru_cache(kernels.by_name)  # One object: one program.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +104,7 @@ def check(config: AttackConfig) -> None:
   if infinite:
     others = [name for name in _VICTIM if name not in _EVERYWHERE]
     _refuse(config, (*others, 'victim', 'noise'), 'an infinitely wide network')
-    kernel_named(config.kernel, b_std=config.kernel_b_std)
+    evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
     checks.non_negative('kernel_ridge', config.kernel_ridge)
     checks.at_least('num_train', config.num_train, 2)
     checks.one_of('attack', config.attack, ('ntk_limit',))

@@ -16,7 +16,7 @@ from dsr.attack.release import Released
 from dsr.kernels import distance, empirical
 from dsr.report import records
 from dsr.types import KernelFn, Status
-from experiments import attacks, jobs, limits, victims
+from experiments import attacks, evaluation, jobs, limits, victims
 
 _ROUNDING = 1e-12  # Of float64, relative; keeps a Gram matrix definite.
 
@@ -78,7 +78,7 @@ def make_case(
 
 def _infinite(config, task, public) -> Case:
   began = time.monotonic()
-  kernel_fn = attacks.kernel_named(config.kernel, b_std=config.kernel_b_std)
+  kernel_fn = evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
   predict, kernel = _interpolate(
       kernel_fn, task.examples, ridge=config.kernel_ridge)
   linalg.raise_if_failed(predict.info, ridge=config.kernel_ridge)

@@ -14,7 +14,6 @@ Ctrl-C it writes what it has, without training networks on it; called again it
 goes on from its checkpoint.
 """
 import dataclasses
-import functools
 from typing import Any, Literal
 
 from absl import logging
@@ -24,8 +23,6 @@ from dsr.report import records
 from dsr.types import Status
 from experiments import evaluation, jobs, launch, methods, results
 from experiments.problem import prepare
-
-_kernel = functools.lru_cache(kernels.by_name)  # One object: one program.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   config = resolve(config)
   check(config)
-  kernel_fn = _kernel(config.kernel)
+  kernel_fn = evaluation.kernel_named(config.kernel)
   problem = prepare(
       config.dataset, data_dir=config.data_dir, transform=config.transform,
       images_per_class=config.images_per_class, max_train=config.max_train,

@@ -1,4 +1,5 @@
 """What a distilled set is worth: kernel regression and trained networks."""
+import functools
 import time
 from typing import Any
 
@@ -6,7 +7,7 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 
-from dsr import krr, nets, train
+from dsr import kernels, krr, nets, train
 from dsr.probes import intervals
 from dsr.report import records
 from dsr.types import Examples, KernelFn
@@ -14,6 +15,7 @@ from experiments.problem import Problem
 
 # One program for each shape: several runs in a process then compile once.
 fit = jax.jit(krr.fit, static_argnums=0)
+kernel_named = functools.lru_cache(kernels.by_name)
 
 
 def krr_accuracy(kernel_fn: KernelFn, support: Examples, problem: Problem,

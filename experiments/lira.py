@@ -40,7 +40,6 @@ from experiments.problem import Problem, encoded, prepare
 SQUARED_ERROR = 'negative_squared_error'
 ATTACKS = ('online', 'offline', 'threshold')
 
-kernel_named = functools.lru_cache(kernels.by_name)  # One object: one program.
 _COLUMNS = [
     'method', tables.Column('size', title='per class'),
     tables.Column('krr_accuracy', title='test accuracy', percent=True),
@@ -168,7 +167,7 @@ def _sizes(config) -> list[int | None]:
 
 
 def _models(config: Config, problem: Problem, size: int | None) -> Models:
-  kernel_fn, labels = kernel_named(config.kernel), problem.train.y
+  kernel_fn, labels = evaluation.kernel_named(config.kernel), problem.train.y
   key_halves, key_sets = jax.random.split(jax.random.key(config.seed + 1))
   num = config.num_shadows + config.num_targets
   x, y = problem.examples(problem.train)

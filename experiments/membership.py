@@ -162,7 +162,7 @@ def _by_images(config, shown, problem, probe) -> dict[str, np.ndarray]:
   """Scores (1, N) of every attack on the images of the set."""
   pixels = probe.images.x
   found = {'pixel_distance': nearest.nearest_scores(pixels, shown.pixels)}
-  kernel_fn = subjects.kernel_named(config.kernel)
+  kernel_fn = evaluation.kernel_named(config.kernel)
   inputs, support = problem.inputs(probe.images), shown.examples.x
   found['kernel_distance'] = nearest.kernel_scores(
       kernel_fn.diag(inputs), subjects.cross(kernel_fn, inputs, support),

@@ -26,8 +26,6 @@ from experiments import evaluation, problem as problem_lib
 KRR, ALL = 'krr', 'all'  # The model, and the name of the whole training set.
 _FAR = 8.0  # Distilled pixels leave [0, 1], but not by so much.
 
-kernel_named = functools.lru_cache(kernels.by_name)  # One object: one program.
-
 
 @dataclasses.dataclass(frozen=True)
 class SubjectConfig:
@@ -229,8 +227,8 @@ def kernel_regression(
     config: SubjectConfig, shown: Shown,
     problem: problem_lib.Problem) -> Partial:
   """Ridge regression on the set: pixels (N, H, W, C) -> outputs (N, K)."""
-  predict = evaluation.fit(
-      kernel_named(config.kernel), shown.examples, ridge=config.ridge)
+  kernel_fn = evaluation.kernel_named(config.kernel)
+  predict = evaluation.fit(kernel_fn, shown.examples, ridge=config.ridge)
   return Partial(_after(problem.transform.apply), predict)
 
 

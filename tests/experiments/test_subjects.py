@@ -176,7 +176,7 @@ def test_kernel_regression_is_that_of_the_distillation(folder, tmp_path):
       there['metrics']['krr_accuracy']['value'])
   (model,) = fit.models(config, str(tmp_path))
   shown, problem = subjects.load_set(config)
-  predict = evaluation.fit(subjects.kernel_named('fcn1'), shown.examples,
+  predict = evaluation.fit(evaluation.kernel_named('fcn1'), shown.examples,
                            ridge=config.ridge)
   np.testing.assert_allclose(
       model(jnp.asarray(problem.test.x[:9])),
