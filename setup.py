@@ -51,6 +51,6 @@ setuptools.setup(
                  'selenium>=4.30', 'tensorflow>=2.20'],
         # What attacks are held against; their tests are skipped without.
         'peers': ['adversarial-robustness-toolbox>=1.20', 'foolbox>=3.3',
-                  'torch>=2.9'],
+                  'torch>=2.9', 'torchattacks>=3.5'],
     },
 )

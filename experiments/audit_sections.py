@@ -256,8 +256,8 @@ def published(results: Results) -> Section:
           SET, tables.Column('other', 'against'), MODEL,
           tables.Column('question', 'about'),
           tables.Column('difference', digits=3), tables.Column('claim')],
-             rows, 'AUC of membership (size, init), or standard deviation of '
-             'accuracy across classes (spread).')] if rows else (),
+             rows, 'AUC of membership (size, init), or deviation of accuracy '
+             'across classes beyond chance (spread).')] if rows else (),
       (), 'Attacks were named before they were run: squared error of krr, loss '
       'of networks.')
 

@@ -5,6 +5,7 @@ r"""How fast kernels and attacks are: ratios taken side by side, in one run.
   python -m experiments.benchmark --suite=gram    # A 20,000 x 20,000 matrix.
   python -m experiments.benchmark --suite=sets    # DM steps, coreset distances.
   python -m experiments.benchmark --suite=attacks # PGD and APGD, and PyTorch's.
+  python -m experiments.benchmark --suite=membership # Leave-one-out, shadows.
 
 The rivals of a case take turns (A B C A B C ...) after a warm-up that
 compiles; each round gives one ratio, and the tables show the median of the
@@ -21,12 +22,13 @@ peak memory is that of one and the same matrix, in processes of their own. The
 unit of a DM step is the matrix products that its convolutions are. Attacks
 are given in images times steps a second, and ratios of that: above one, ours is
 faster. PyTorch gets as many threads as there are cores to run on; beside other
-jobs, `taskset -c 0` and CPU seconds are the fairer comparison.
+jobs, `taskset -c 0` and CPU seconds are the fairer comparison. Leaving each of
+N examples out is held against N refits, of which a few are made and timed.
 
-Everything is float32 with x64 off, since neural-tangents would turn to float64
-otherwise. Takes 4 minutes on 2 CPU cores, 20 s with `--only=fcn`; works on
-accelerators and without neural-tangents, torch, foolbox or torchattacks, whose
-columns then say so.
+Everything but `membership` is float32 with x64 off, since neural-tangents would
+turn to float64 otherwise. Takes 4 minutes on 2 CPU cores, 20 s with
+`--only=fcn`; works on accelerators and without neural-tangents, torch, foolbox
+or torchattacks, whose columns then say so.
 """
 import dataclasses
 import time
@@ -39,7 +41,13 @@ import numpy as np
 
 from dsr import checks
 from dsr.report import records, tables
-from experiments import attack_rivals, measure, rivals, set_rivals
+from experiments import (
+    attack_rivals,
+    measure,
+    membership_rivals,
+    rivals,
+    set_rivals,
+)
 from experiments.launch import launch
 from experiments.rivals import Case
 
@@ -48,7 +56,8 @@ from experiments.rivals import Case
 class Config:
   """Times kernels, steps and attacks against their rivals."""
 
-  suite: Literal['kernels', 'gram', 'sets', 'attacks'] = 'kernels'
+  suite: Literal[
+      'kernels', 'gram', 'sets', 'attacks', 'membership'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.
   repeats: int = 15  # Rounds of a case, at most.
   seconds: float = 12.0  # After which a case stops, if it had three rounds.
@@ -106,6 +115,12 @@ APGD = (
     attack_rivals.Case(
         'apgd_convnet3_128', 'apgd', 'convnet3', 128, 20, _DIGIT, 0.05,
         _FASTER),
+)
+WITHOUT = (  # Rows are examples, columns refits.
+    Case('leave_one_out_2000', 'fcn1', 2000, 5, (784,), goal='ours >= 100'),
+)
+SHADOWS = (  # Columns are shadows.
+    Case('shadows_256', 'fcn1', 2000, 256, (784,), goal='s <= 60'),
 )
 
 
@@ -226,8 +241,24 @@ def attack_suite(config: Config) -> tuple[list[dict], list[str]]:
   return rows, shown
 
 
+def membership_suite(config: Config) -> tuple[list[dict], list[str]]:
+  """All outputs without each example against refits; fits of random halves."""
+  cases = _select(config, WITHOUT + SHADOWS)
+  rows = [membership_rivals.leave_one_out_row(
+      case.shrunk(config.shrink), config.seed, repeats=config.repeats,
+      seconds=config.seconds) for case in WITHOUT if case in cases]
+  rows += [membership_rivals.shadow_row(
+      case.shrunk(config.shrink), config.seed)
+           for case in SHADOWS if case in cases]
+  columns = [_CASE, 'ours_s', 'refits_s',
+             _ratio('refits_per_ours', 'refits / ours'), 'ours_cpu_s',
+             _DIFFERENCE, 'goal']
+  return rows, [tables.render(
+      rows, columns, title='Seconds for all examples, or for all shadows')]
+
+
 _SUITES = {'kernels': kernel_suite, 'gram': gram_suite, 'sets': set_suite,
-           'attacks': attack_suite}
+           'attacks': attack_suite, 'membership': membership_suite}
 _CASE = 'case'
 _DIFFERENCE = tables.Column('difference', 'largest difference')
 

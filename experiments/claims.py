@@ -81,7 +81,7 @@ def run(config: Config) -> dict[str, Any]:
       folder = root / name / model / 'fairness'
       if (folder / 'record.json').exists():
         label = f'spread_{name}_{model}_classes'
-        metrics[label] = records.read(folder)['metrics']['change_deviation']
+        metrics[label] = records.read(folder)['metrics']['change_between']
         cases.append({'claim': 'spread', 'set': name, 'other': 'all',
                       'model': model, 'question': 'classes', 'metric': label})
   records.write(config.workdir, config=config, metrics=metrics,

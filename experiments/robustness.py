@@ -103,8 +103,7 @@ def run(config: Config) -> dict[str, Any]:
         keys[2], config, models, images, radii)
   if names := evaluation.names(config.corruptions):
     hits = _corrupted(keys[3], config, names, models, images)
-    metrics |= {f'{name}_accuracy': intervals.crossed(v)
-                for name, v in hits.items()}
+    metrics |= {f'{name}_accuracy': _share(v) for name, v in hits.items()}
     arrays |= {f'right_{name}': v for name, v in hits.items()}
   records.write(
       config.workdir, config=config, metrics=metrics, arrays=arrays,
@@ -196,6 +195,12 @@ def _attacked(key, config, models, images, radii):
     if own:
       right[f'worst_{norm}'] = np.logical_and.reduce(own)
   return right, seconds
+
+
+def _share(values) -> records.Metric:
+  """The mean of shares, with its interval cut to [0, 1]."""
+  value, low, high = intervals.crossed(values)
+  return records.metric(value, max(low, 0.0), min(high, 1.0))
 
 
 def _right(model, x, labels) -> np.ndarray:

@@ -146,3 +146,11 @@ def test_bad_flags_end_with_the_usage(flag, message):
   assert message in text
   assert 'usage' in text.lower()
   assert 'Traceback' not in text
+
+
+def test_membership_suite(tmp_path):
+  metrics = benchmark.run(_config(tmp_path, suite='membership'))
+  assert metrics['leave_one_out_2000_refits_per_ours'].value > 1
+  rows = _rows(tmp_path)
+  assert rows['leave_one_out_2000']['difference'] < 1e-4
+  assert rows['shadows_256']['ours_s'] > 0
