@@ -1,4 +1,5 @@
 """The strict session: x64 on, rank promotion raises, TFDS found if there."""
+import gc
 import os
 import pathlib
 
@@ -18,6 +19,23 @@ def _tfds_folder() -> pathlib.Path | None:
     if folder and (pathlib.Path(folder) / 'mnist').is_dir():
       return pathlib.Path(folder)
   return None
+
+
+_MAPS = pathlib.Path('/proc/self/maps')
+_MOST_MAPS = 25_000  # Linux allows 65,530 of a process.
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _few_programs():
+  """Forgets compiled programs before their memory maps run out.
+
+  XLA:CPU maps some hundred pieces of memory for every few programs; a process
+  that ran most of these tests was killed for having too many.
+  """
+  yield
+  if _MAPS.exists() and _MAPS.read_bytes().count(b'\n') > _MOST_MAPS:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope='session')
