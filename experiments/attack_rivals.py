@@ -164,7 +164,8 @@ def torchattacks_apgd(network, x, labels, case: Case) -> Callable:
   attack = torchattacks.APGD(
       network, norm='Linf', eps=case.epsilon, steps=case.steps, n_restarts=1,
       seed=0, loss='ce')
-  return functools.partial(attack, x, labels)
+  images = x if x.ndim == 4 else x[:, None, None]  # It takes no vectors.
+  return lambda: attack(images, labels).reshape(x.shape)
 
 
 def twin(module: Any, params: Any, shape: tuple[int, ...]) -> Any:

@@ -42,11 +42,12 @@ import numpy as np
 from dsr import checks
 from dsr.report import records, tables
 from experiments import (
-    attack_rivals,
-    measure,
-    membership_rivals,
-    rivals,
-    set_rivals,
+  attack_rivals,
+  benchmark_cases as cases,
+  measure,
+  membership_rivals,
+  rivals,
+  set_rivals,
 )
 from experiments.launch import launch
 from experiments.rivals import Case
@@ -65,63 +66,6 @@ class Config:
   shrink: int = 1  # Divides all sizes, to try things out.
   seed: int = 0  # Of the inputs.
   workdir: str = 'out/benchmark'  # Where record.json goes.
-
-
-PRODUCTS = (
-    Case('fcn2_2000x2000', 'fcn2', 2000, 2000, (784,), goal='ours <= 1.4'),
-    Case('fcn2_5000x500', 'fcn2', 5000, 500, (784,), goal='ours <= 1.4'),
-)
-LOSSES = (  # Rows are targets, columns are support images.
-    Case('kip_100', 'fcn1', 5000, 100, (3072,), goal='ours <= 2.1'),
-    Case('kip_500', 'fcn1', 5000, 500, (3072,), goal='ours <= 3.6'),
-)
-_IMAGE = (32, 32, 3)
-IMAGES = (
-    Case('convnet3_nopool', 'convnet3_nopool', 32, 32, _IMAGE, 32,
-         'time >= 1'),
-    Case('convnet3', 'convnet3', 12, 12, _IMAGE, 6, 'time >= 6, memory >= 10'),
-    Case('myrtle5', 'myrtle5', 12, 12, _IMAGE, 6, 'time >= 6, memory >= 10'),
-)
-GRAMS = (
-    Case('gram_fcn2_20000', 'fcn2', 20_000, 20_000, (784,),
-         goal='peak <= 1.3'),
-)
-STEPS = (  # Rows are training images a class, columns distilled ones.
-    Case('dm_mnist_1', 'convnet3', 256, 1, (28, 28, 1), goal='CPU s <= 2.05'),
-    Case('dm_mnist_10', 'convnet3', 256, 10, (28, 28, 1), goal='CPU s <= 2.05'),
-    Case('dm_cifar10_1', 'convnet3', 256, 1, _IMAGE),
-    Case('dm_cifar10_10', 'convnet3', 256, 10, _IMAGE),
-)
-DISTANCES = (
-    Case('distances_6000', 'l2', 6000, 6000, (784,), goal='ours <= 2'),
-)
-_DIGIT = (28, 28, 1)
-_FASTER = 'ours >= 2'
-PGD = (
-    attack_rivals.Case('pgd_mlp_128', 'pgd', 'mlp', 128, 40, (784,), 0.08),
-    attack_rivals.Case(
-        'pgd_mlp_512', 'pgd', 'mlp', 512, 40, (784,), 0.08, _FASTER),
-    attack_rivals.Case('pgd_lenet_128', 'pgd', 'lenet', 128, 40, _DIGIT, 0.006),
-    attack_rivals.Case(
-        'pgd_lenet_512', 'pgd', 'lenet', 512, 40, _DIGIT, 0.006, _FASTER),
-    attack_rivals.Case(
-        'pgd_convnet3_128', 'pgd', 'convnet3', 128, 20, _DIGIT, 0.05, _FASTER),
-)
-APGD = (
-    attack_rivals.Case(
-        'apgd_mlp_256', 'apgd', 'mlp', 256, 40, (784,), 0.08, _FASTER),
-    attack_rivals.Case(
-        'apgd_lenet_256', 'apgd', 'lenet', 256, 40, _DIGIT, 0.006, _FASTER),
-    attack_rivals.Case(
-        'apgd_convnet3_128', 'apgd', 'convnet3', 128, 20, _DIGIT, 0.05,
-        _FASTER),
-)
-WITHOUT = (  # Rows are examples, columns refits.
-    Case('leave_one_out_2000', 'fcn1', 2000, 5, (784,), goal='ours >= 100'),
-)
-SHADOWS = (  # Columns are shadows.
-    Case('shadows_256', 'fcn1', 2000, 256, (784,), goal='s <= 60'),
-)
 
 
 def run(config: Config) -> dict[str, records.Metric]:
@@ -156,15 +100,15 @@ def run(config: Config) -> dict[str, records.Metric]:
 
 def kernel_suite(config: Config) -> tuple[list[dict], list[str]]:
   """Time of vector kernels and KIP, time and memory of image kernels."""
-  cases = _select(config, PRODUCTS + LOSSES + IMAGES)
+  chosen = _select(config, cases.PRODUCTS + cases.LOSSES + cases.IMAGES)
   absent = {'nt_ms': rivals.ABSENT, 'difference': rivals.ABSENT}
   vectors = [absent | _against_matmul(
                  case.shrunk(config.shrink), config, build)
-             for group, build in ((PRODUCTS, rivals.product_calls),
-                                  (LOSSES, rivals.loss_calls))
-             for case in group if case in cases]
+             for group, build in ((cases.PRODUCTS, rivals.product_calls),
+                                  (cases.LOSSES, rivals.loss_calls))
+             for case in group if case in chosen]
   images = [absent | _image_row(case.shrunk(config.shrink), config)
-            for case in IMAGES if case in cases]
+            for case in cases.IMAGES if case in chosen]
   shown = []
   if vectors:
     shown.append(tables.render(
@@ -186,7 +130,7 @@ def kernel_suite(config: Config) -> tuple[list[dict], list[str]]:
 def gram_suite(config: Config) -> tuple[list[dict], list[str]]:
   """Time and peak memory of a large symmetric `kernels.gram`."""
   rows = []
-  for case in _select(config, GRAMS):
+  for case in _select(config, cases.GRAMS):
     case = case.shrunk(config.shrink)
     row = _against_matmul(case, config, rivals.gram_calls)
     peak = measure.peak_mb(rivals.gram_calls, (case, config.seed), 'ours')
@@ -202,11 +146,11 @@ def gram_suite(config: Config) -> tuple[list[dict], list[str]]:
 
 def set_suite(config: Config) -> tuple[list[dict], list[str]]:
   """Wall and CPU time of DM's step, and the distances of one class."""
-  cases = _select(config, STEPS + DISTANCES)
+  chosen = _select(config, cases.STEPS + cases.DISTANCES)
   rows = []
-  for group, build in ((STEPS, set_rivals.step_calls),
-                       (DISTANCES, set_rivals.distance_calls)):
-    for case in (c.shrunk(config.shrink) for c in group if c in cases):
+  for group, build in ((cases.STEPS, set_rivals.step_calls),
+                       (cases.DISTANCES, set_rivals.distance_calls)):
+    for case in (c.shrunk(config.shrink) for c in group if c in chosen):
       row = _against_matmul(case, config, build)
       row['ours_cpu_s'] = measure.cpu_seconds(
           build(case, config.seed)['ours'])
@@ -219,11 +163,12 @@ def set_suite(config: Config) -> tuple[list[dict], list[str]]:
 
 def attack_suite(config: Config) -> tuple[list[dict], list[str]]:
   """Images times steps a second of attacks, and what they achieve."""
-  cases = _select(config, PGD + APGD)
+  chosen = _select(config, cases.PGD + cases.APGD)
   rows, shown = [], []
-  for group, peers in ((PGD, ('torch', 'foolbox')), (APGD, ('torchattacks',))):
+  for group, peers in ((cases.PGD, ('torch', 'foolbox')),
+                       (cases.APGD, ('torchattacks',))):
     found = [_attack_row(case.shrunk(config.shrink), config, peers)
-             for case in group if case in cases]
+             for case in group if case in chosen]
     if found:
       sides = ('ours', 'stop', *peers)
       shown.append(tables.render(
@@ -243,13 +188,13 @@ def attack_suite(config: Config) -> tuple[list[dict], list[str]]:
 
 def membership_suite(config: Config) -> tuple[list[dict], list[str]]:
   """All outputs without each example against refits; fits of random halves."""
-  cases = _select(config, WITHOUT + SHADOWS)
+  chosen = _select(config, cases.WITHOUT + cases.SHADOWS)
   rows = [membership_rivals.leave_one_out_row(
       case.shrunk(config.shrink), config.seed, repeats=config.repeats,
-      seconds=config.seconds) for case in WITHOUT if case in cases]
+      seconds=config.seconds) for case in cases.WITHOUT if case in chosen]
   rows += [membership_rivals.shadow_row(
       case.shrunk(config.shrink), config.seed)
-           for case in SHADOWS if case in cases]
+           for case in cases.SHADOWS if case in chosen]
   columns = [_CASE, 'ours_s', 'refits_s',
              _ratio('refits_per_ours', 'refits / ours'), 'ours_cpu_s',
              _DIFFERENCE, 'goal']
@@ -271,11 +216,11 @@ def _ratio(key: str, title: str) -> tables.Column:
   return tables.Column(key, title, digits=2)
 
 
-def _select(config, cases) -> list[Case]:
-  chosen = [case for case in cases if config.only in case.name]
+def _select(config, group) -> list[Case]:
+  chosen = [case for case in group if config.only in case.name]
   if not chosen:
     raise ValueError(
-        f'`only` must be part of one of {", ".join(c.name for c in cases)}; '
+        f'`only` must be part of one of {", ".join(c.name for c in group)}; '
         f'got {config.only!r}.')
   return chosen
 
