@@ -22,8 +22,8 @@ test: $(VENV)/.test  ## The tests that CI runs.
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-all: $(VENV)/.test  ## Also the slow ones, then all under shape checks.
-	$(BIN)/python -m pytest -n 2
+test-all: $(VENV)/.test  ## Optimised, with slow ones; then with shape checks.
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not errors' \
 	  --jaxtyping-packages=dsr,beartype.beartype
 

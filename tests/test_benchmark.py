@@ -67,6 +67,7 @@ def test_without_neural_tangents_its_columns_say_so(
   assert 'not installed' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_gram_suite(tmp_path):
   metrics = benchmark.run(_config(tmp_path, suite='gram'))
   assert metrics['gram_fcn2_20000_ours_per_matmul'].value > 0

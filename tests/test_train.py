@@ -83,6 +83,7 @@ def test_linear_model_equals_numpy_momentum_descent(loss, key):
     np.testing.assert_allclose(fit.params['readout']['bias'][r], b, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_networks_side_by_side_equal_each_one_alone(key):
   data = _images(dtype='float64')
   module = nets.ConvNet(num_outputs=3, depth=1, width=4)

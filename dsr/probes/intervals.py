@@ -87,7 +87,8 @@ def crossed(values: Any, *, level: float = 0.95) -> Interval:
 
   t with Satterthwaite's degrees of freedom. What varies from entry to entry is
   in both parts: the interval is a little wide, never narrow. With R = 1 it is
-  over examples alone.
+  over examples alone. If all R models are right on all N examples, or none is
+  anywhere, no variance can be seen, and it is Wilson's for N of them.
 
   Args:
     values: (R, N) finite numbers, such as whether model r is right on example
@@ -103,8 +104,8 @@ def crossed(values: Any, *, level: float = 0.95) -> Interval:
                      f'{array.shape}.')
   checks.finite('values', array)
   shares = np.asarray(values).dtype == bool
-  if shares and len(array) == 1:
-    return wilson(int(array.sum()), array.size, level=level)
+  if shares and (len(array) == 1 or np.ptp(array) == 0):
+    return wilson(int(array[0].sum()), array.shape[1], level=level)
   spread = lambda means: np.var(means, ddof=1) / len(means)
   parts = [(float(spread(array.mean(0))), array.shape[1] - 1)]
   if len(array) > 1:

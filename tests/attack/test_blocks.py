@@ -103,6 +103,7 @@ def test_batches_bound_the_memory_of_a_step(num, width, batch, share):
   assert size(batch) < share * size(None)
 
 
+@pytest.mark.slow
 def test_a_whole_run_in_batches_goes_the_same_way(key):
   module = nets.MLP(1, widths=(8,))
   theta_0, theta_T = (module.init(k, jnp.zeros((1, 6)))['params']

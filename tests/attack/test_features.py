@@ -24,6 +24,7 @@ def _jacobian(module, theta, x):
                          for a in jax.tree.leaves(out)], axis=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [
     {}, {'use_bias': False},
     {'parameterisation': 'ntk', 'w_std': 1.4, 'b_std': 0.2}])

@@ -42,6 +42,7 @@ def test_most_images_of_a_linearised_network(linear):
   assert out.loss < 0.05
 
 
+@pytest.mark.slow
 def test_gradients_at_both_ends_explain_a_trained_network_best():
   data = problem.digits(10)
   released, _ = problem.network(data, dtype=np.float32)

@@ -172,6 +172,7 @@ def test_candidates_stay_in_the_span_and_touch_the_range(key):
   assert found.curve[-1] < found.curve[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('num_outputs', 'kwargs'), [
     (1, {'form': 'decay'}),
     (3, {'optimizer': 'sgd', 'eliminate': False, 'learning_rate': 0.01})])
@@ -191,6 +192,7 @@ def test_duals_are_coefficients_of_gradients(key, num_outputs, kwargs):
       one.loss, left @ left / (flat @ flat), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(key, tmp_path, monkeypatch):
   released, config = _released(key), _config(steps=70, eliminate=False)
   whole = lib.reconstruct(key, released, config, progress=False)

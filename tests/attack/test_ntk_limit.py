@@ -35,6 +35,7 @@ def test_all_images_come_back_from_queries(victim):
   assert out.info['gains'][9] > 1e3 * out.info['gains'][10]
 
 
+@pytest.mark.slow
 def test_duals_are_those_of_the_predictor(victim):
   config = _QUICK._replace(norm_squared=victim[4])
   out = _attack(victim, config)
@@ -57,6 +58,7 @@ def test_loss_is_zero_at_the_truth_however_it_is_split(victim):
     assert abs(loss) < 1e-9 * norm
 
 
+@pytest.mark.slow
 def test_without_biases_images_come_back_up_to_scale():
   data = problem.digits(6)
   kernel_fn = kernels.fcn(1, b_std=0.0)

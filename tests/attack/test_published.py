@@ -60,6 +60,7 @@ def test_loss_is_the_published_formula(
   assert len(state.duals) == (1 if linearised else len(thetas))
 
 
+@pytest.mark.slow
 def test_a_step_moves_against_the_gradient_of_the_loss(key):
   released = _released(key)
   config = lib.Config(learning_rate=1e-3)
@@ -73,6 +74,7 @@ def test_a_step_moves_against_the_gradient_of_the_loss(key):
   np.testing.assert_allclose(info.loss, loss(state.x), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_duals_are_coefficients_of_gradients(key):
   released = _released(key)
   config = lib.Config(steps=3, prior=Prior())

@@ -129,6 +129,7 @@ def test_one_operation_is_drawn_evenly_and_repeats_count():
   assert abs(cut.mean() - 2 / 3) < 4 * np.sqrt(2 / 9 / 300)
 
 
+@pytest.mark.slow
 def test_shared_parameters_are_the_same_in_every_batch():
   x = _images(5, dtype='float32')
   few, many = _over_keys('cifar10', x[1:3]), _over_keys('cifar10', x)

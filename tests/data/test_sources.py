@@ -62,6 +62,7 @@ def test_digits_follow_the_seed():
   assert (first != other).any()
 
 
+@pytest.mark.slow
 def test_mnist_has_its_published_statistics_and_is_cached(
     tfds_dir, tmp_path, monkeypatch):
   train, test = data.load('mnist', data_dir=tfds_dir, cache_dir=tmp_path)

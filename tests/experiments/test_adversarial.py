@@ -101,6 +101,7 @@ def test_wide_training_has_the_radius_of_the_cover(finished):
   assert (own['bound_l2_left'] <= own['bound_l2_right']).all()
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept_and_others_made_again(finished, monkeypatch):
   config, folder, metrics = finished
   made = []
@@ -145,6 +146,7 @@ def test_a_set_of_ones_own_has_no_bound(tmp_path):
     hardened.run(dataclasses.replace(config, weighted=True))
 
 
+@pytest.mark.slow
 def test_networks_read_pixels_through_the_transform(tmp_path):
   config = dataclasses.replace(
       ONE, training='standard', train_steps=60, workdir=str(tmp_path))

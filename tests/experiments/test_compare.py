@@ -21,6 +21,7 @@ def finished(tmp_path_factory):
   return config, folder, compare.run(config)
 
 
+@pytest.mark.slow
 def test_writes_tables_and_figures_of_all_runs(finished):
   _, folder, metrics = finished
   rows = list(csv.DictReader(
@@ -44,6 +45,7 @@ def test_writes_tables_and_figures_of_all_runs(finished):
   assert (config['network_epochs'], config['protocol']) == (20, 'condensation')
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept_and_missing_ones_made(finished, monkeypatch):
   config, folder, metrics = finished
   made = []
@@ -69,6 +71,7 @@ def test_published_numbers_are_those_of_the_tables():
   assert published.accuracy('digits', 'convnet3', 'dm', 10) is None
 
 
+@pytest.mark.slow
 def test_published_numbers_stand_beside_ours(finished, monkeypatch):
   config, folder, _ = finished
   monkeypatch.setattr(published, 'accuracy', lambda dataset, network, method,

@@ -167,6 +167,7 @@ def test_interrupt_among_the_networks_keeps_the_distilled_set(
   assert record['extra']['steps_done'] == 6
 
 
+@pytest.mark.slow
 def test_binary_task_by_cross_entropy_has_one_signed_output(tmp_path):
   metrics = _run(tmp_path, dataset='digits[3,8]', loss='cross_entropy',
                  networks='mlp', num_networks=2, network_epochs=20,
@@ -186,6 +187,7 @@ def test_corruption_freezes_its_share_of_the_pixels(tmp_path):
   assert same.mean() < 24  # Adam moves the rest, but for what never varies.
 
 
+@pytest.mark.slow
 def test_noise_learned_labels_augmentation_and_distance(tmp_path):
   _run(tmp_path, init='noise', learn_labels=True, augment='shift1+rotate10',
        min_distance=0.1, batch_size=60, keep='last', transform='zca',
@@ -227,6 +229,7 @@ def test_bad_values_are_named_and_leave_no_files(tmp_path, fields, message):
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_by_more_steps(tmp_path):
   """With a constant rate; the result is that of one long run."""
   for steps in (4, 8):
@@ -248,6 +251,7 @@ def test_options_of_kip_are_refused_elsewhere(tmp_path):
       _run(tmp_path, method='rkip', **fields)
 
 
+@pytest.mark.slow
 def test_what_an_attack_makes_of_a_network_is_a_distilled_set(tmp_path):
   """M < N: better than as many real images; labels are the network's."""
   fields = {'method': 'rkip_finite', 'network_width': 512, 'max_train': 60,
@@ -331,7 +335,7 @@ def test_distribution_matching_learns_pixels_and_keeps_labels(tmp_path):
   arrays, record = _arrays(tmp_path), records.read(tmp_path)
   start = _arrays_of_random(tmp_path / 'random')
   assert np.abs(arrays['inputs'] - start['inputs']).max() > 1e-3
-  np.testing.assert_array_equal(arrays['targets'], start['targets'])
+  np.testing.assert_allclose(arrays['targets'], start['targets'], rtol=1e-6)
   assert record['config']['augment'] == 'dsa'
   assert record['config']['learning_rate'] == 1.0
   assert _is_png(tmp_path / 'curve.png')
@@ -342,6 +346,7 @@ def _arrays_of_random(folder):
   return _arrays(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dataset', ['digits[3,8]', 'digits[0,3,8]'])
 def test_networks_of_the_condensation_protocol(tmp_path, dataset):
   """Cross-entropy on one-hot labels; two classes get two outputs."""

@@ -36,6 +36,7 @@ def test_accuracy_is_that_of_a_numpy_solve(tmp_path):
   assert record['extra']['worst_residual'] < 1e-9
 
 
+@pytest.mark.slow
 def test_solvers_agree(tmp_path):
   fields = ({}, {'dtype': 'float32'}, {'solver': 'cg'})
   values = [_run(tmp_path / str(i), **f)['krr_accuracy'].value

@@ -137,6 +137,7 @@ def test_flags_reach_the_attack(tmp_path, monkeypatch):
     _run(FINITE, tmp_path / 'none', gradients='final')
 
 
+@pytest.mark.slow
 def test_attacks_a_victim_that_was_trained_before(tmp_path, monkeypatch):
   train.run(train.Config(dataset=DATASET, num_train=4, width=8, seed=3,
                          regime='linearized', workdir=str(tmp_path / 'victim')))

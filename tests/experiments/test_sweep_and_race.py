@@ -127,6 +127,7 @@ def test_interrupted_race_keeps_its_trail(tmp_path, monkeypatch):
 BOTH = dataclasses.replace(RACE, regime='both')
 
 
+@pytest.mark.slow
 def test_both_regimes_race_in_one_picture(tmp_path, monkeypatch):
   ours, other = (attackers.Attacker(DATASET, offset=o) for o in (0.03, 0.09))
   attackers.install(monkeypatch, {'finite': ours, 'published': other})
@@ -166,6 +167,7 @@ def test_both_regimes_race_in_one_picture(tmp_path, monkeypatch):
   assert len(ours.calls) == 4
 
 
+@pytest.mark.slow
 def test_interrupted_races_keep_what_is_finished(tmp_path, monkeypatch):
   ours, other = (attackers.Attacker(DATASET, offset=o) for o in (0.9, 0.03))
   attackers.install(monkeypatch, {'finite': ours, 'published': other})

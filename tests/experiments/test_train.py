@@ -115,6 +115,7 @@ def test_an_interrupted_run_goes_on(standard, tmp_path, monkeypatch):
     _run(tmp_path, seed=1, **fields)
 
 
+@pytest.mark.slow
 def test_linearized_victims_agree_both_ways(tmp_path):
   fields = {'regime': 'linearized', 'dtype': 'float64', 'width': 64}
   closed = _run(tmp_path / 'closed', **fields)

@@ -243,6 +243,7 @@ def test_agrees_with_neural_tangents(mlp):
       empirical.ntk(apply_fn, params)(x), want, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_tends_to_the_analytic_kernel(key):
   """The mean over seeds is within 4 standard errors; errors fall as 1/sqrt."""
   nt = stax.load()

@@ -128,7 +128,10 @@ def test_crossed_of_one_model_and_of_equal_ones():
   value, low, high = intervals.crossed(np.tile(right, (3, 1)))
   half = stats.t.ppf(0.975, 49) * np.std(right, ddof=1) / np.sqrt(50)
   np.testing.assert_allclose((value, low, high), (0.8, 0.8 - half, 0.8 + half))
-  assert intervals.crossed(np.ones((3, 50), bool)) == (1, 1, 1)
+  # Nothing varies, yet 50 examples are no proof of 100 %.
+  for right in (0, 50):
+    values = np.full((3, 50), right > 0)
+    assert intervals.crossed(values) == intervals.wilson(right, 50)
 
 
 def test_satterthwaite_is_welchs_interval():

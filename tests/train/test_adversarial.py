@@ -66,6 +66,7 @@ def _softplus(v):
   return np.log1p(np.exp(v))
 
 
+@pytest.mark.slow
 def test_without_attack_ball_or_penalty_it_is_fit_networks(key):
   data, inputs = _examples(classes=3), lambda x: 2 * x - 0.3
   seen = data._replace(x=inputs(data.x))
