@@ -16,7 +16,12 @@ $(VENV)/.test: $(VENV)/.base
 	touch $@
 
 demo: $(VENV)/.base  ## The audit of the embedded digits, within six minutes on 2 cores.
-	$(BIN)/python -m experiments.audit --workdir=out/demo
+	$(BIN)/python -m experiments.audit --inits=real --num_networks=2 \
+	  --network_epochs=100 --full_epochs=10 \
+	  --options=dm.steps=60,kip.steps=300,rkip.steps=300 \
+	  --learned=logistic --lira_shadows=16 --num_attacked=30 \
+	  --attacks=fgsm,pgd_linf,pgd_l2,apgd_ce,square --attack_steps=10 \
+	  --leak_train=30 --workdir=out/demo
 
 test: $(VENV)/.test  ## The tests that CI runs.
 	$(BIN)/ruff check .
