@@ -42,12 +42,12 @@ import numpy as np
 from dsr import checks
 from dsr.report import records, tables
 from experiments import (
-  attack_rivals,
-  benchmark_cases as cases,
-  measure,
-  membership_rivals,
-  rivals,
-  set_rivals,
+    attack_rivals,
+    benchmark_cases as cases,
+    measure,
+    membership_rivals,
+    rivals,
+    set_rivals,
 )
 from experiments.launch import launch
 from experiments.rivals import Case

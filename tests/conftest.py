@@ -40,6 +40,18 @@ def _few_programs():
     gc.collect()
 
 
+@pytest.fixture
+def optimised():
+  """Optimises what the test compiles: for results exact to the last digits."""
+  name = 'jax_disable_most_optimizations'
+  before = jax.config.read(name)
+  jax.clear_caches()
+  jax.config.update(name, False)
+  yield
+  jax.config.update(name, before)
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def tfds_dir() -> str:
   """Folder with prepared TFDS sets; tests that need it are skipped without."""
