@@ -24,17 +24,9 @@ import time
 from typing import Any
 
 from dsr import checks
-from dsr.report import dots, records, tables
-from experiments import (
-    covering,
-    distill,
-    evaluation,
-    grid,
-    hardened,
-    jobs,
-    launch,
-    methods,
-)
+from dsr.report import dots, tables
+from dsr.runs import jobs, launch, records
+from experiments import covering, distill, evaluation, grid, hardened, methods
 
 ALL = 'all'
 TRAININGS = ('standard', 'pgd', 'trades', 'wide')

@@ -25,9 +25,9 @@ import numpy as np
 
 from dsr import data as data_lib, krr
 from dsr.probes import intervals
-from dsr.report import records
+from dsr.runs import jobs, launch, records
 from dsr.types import Dataset, Examples
-from experiments import attacks, cases, jobs, launch, leaks, scoring, victims
+from experiments import attacks, cases, leaks, scoring, victims
 from experiments.problem import encoded
 
 _DIGITS = 12  # Of a digest.

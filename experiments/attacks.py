@@ -12,9 +12,9 @@ import jax
 from dsr import checks, loop
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
-from dsr.report import records
+from dsr.runs import options, records, stopwatch as stopwatch_lib
 from dsr.types import KernelFn
-from experiments import evaluation, jobs, options, victims
+from experiments import evaluation, victims
 
 ATTACKS = ('ntk_limit', 'finite', 'first_layer', 'published', 'kkt')
 _FLOAT64 = 200  # At infinite width, up to so many images by default.
@@ -210,7 +210,7 @@ def run(
     keywords['kernel_fn'] = kernel_fn
     if config.threat == 'parameters':
       chosen = chosen._replace(norm_squared=norm_squared)
-  watch = jobs.Stopwatch(folder)
+  watch = stopwatch_lib.Stopwatch(folder)
 
   def look(step, candidates):
     seconds = watch.save()

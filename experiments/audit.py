@@ -25,8 +25,8 @@ from typing import Any, Literal
 from absl import logging
 
 from dsr.probes.corruptions import CORRUPTIONS
-from dsr.report import records
-from experiments import audit_plan, audit_report, jobs, launch
+from dsr.runs import jobs, launch, records
+from experiments import audit_plan, audit_report
 
 
 @dataclasses.dataclass(frozen=True)

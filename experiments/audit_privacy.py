@@ -4,18 +4,19 @@ import pathlib
 from typing import Any
 
 from dsr.probes import membership as membership_lib
-from dsr.report import answers, records, tables
+from dsr.report import answers, tables
 from dsr.report.page import Picture, Section, Table
+from dsr.runs import records
 from experiments.audit_results import (
-    MODEL,
-    SET,
-    Results,
-    attack_of,
-    called,
-    distilled,
-    models_of,
-    sentence,
-    told,
+  MODEL,
+  SET,
+  Results,
+  attack_of,
+  called,
+  distilled,
+  models_of,
+  sentence,
+  told,
 )
 
 _REAL = ('random', 'kcenter', 'herding', 'kmedoids', 'el2n', 'mfc')

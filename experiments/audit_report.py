@@ -3,7 +3,8 @@ import os
 import pathlib
 from typing import Any
 
-from dsr.report import page as page_lib, records, tables
+from dsr.report import page as page_lib, tables
+from dsr.runs import records
 from experiments import audit_sections
 from experiments.audit_results import Results, attack_of
 

@@ -3,7 +3,8 @@ import functools
 import pathlib
 from typing import Any
 
-from dsr.report import records, tables
+from dsr.report import tables
+from dsr.runs import records
 from experiments import claims, evaluation, subjects
 
 _CALLED = {'krr': 'kernel regression', 'mlp': 'the MLP', 'lenet': 'LeNet',

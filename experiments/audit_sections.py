@@ -4,19 +4,20 @@ import pathlib
 
 import numpy as np
 
-from dsr.report import answers, dots, figures, records, tables
+from dsr.report import answers, dots, figures, tables
 from dsr.report.page import Picture, Section, Table
+from dsr.runs import records
 from experiments import audit_privacy, evaluation, robustness
 from experiments.audit_results import (
-    MODEL,
-    SET,
-    Results,
-    called,
-    distilled,
-    main_model,
-    models_of,
-    sentence,
-    told,
+  MODEL,
+  SET,
+  Results,
+  called,
+  distilled,
+  main_model,
+  models_of,
+  sentence,
+  told,
 )
 from experiments.results import by_class
 

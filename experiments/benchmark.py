@@ -40,16 +40,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr import checks
-from dsr.report import records, tables
+from dsr.report import tables
+from dsr.runs import records
+from dsr.runs.launch import launch
 from experiments import (
-    attack_rivals,
-    benchmark_cases as cases,
-    measure,
-    membership_rivals,
-    rivals,
-    set_rivals,
+  attack_rivals,
+  benchmark_cases as cases,
+  measure,
+  membership_rivals,
+  rivals,
+  set_rivals,
 )
-from experiments.launch import launch
 from experiments.rivals import Case
 
 

@@ -14,9 +14,9 @@ from dsr import krr, linalg, nets, train
 from dsr.attack import release
 from dsr.attack.release import Released
 from dsr.kernels import distance, empirical
-from dsr.report import records
+from dsr.runs import records, stopwatch as stopwatch_lib
 from dsr.types import KernelFn, Status
-from experiments import attacks, evaluation, jobs, limits, victims
+from experiments import attacks, evaluation, limits, victims
 
 _ROUNDING = 1e-12  # Of float64, relative; keeps a Gram matrix definite.
 
@@ -109,7 +109,7 @@ def _finite(config, own, task, public, folder) -> Case:
     victim = victims.load_victim(config.victim)
     seconds = records.read(config.victim)['wall_time']
   else:
-    watch = jobs.Stopwatch(folder)
+    watch = stopwatch_lib.Stopwatch(folder)
     victim = victims.train_victim(own, task, workdir=folder)
     seconds = watch.save(now=True)
   if victim.status == Status.INTERRUPTED:

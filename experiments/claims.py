@@ -24,8 +24,8 @@ import jax
 
 from dsr import checks
 from dsr.probes import membership as membership_lib
-from dsr.report import records
-from experiments import evaluation, launch, subjects
+from dsr.runs import launch, records
+from experiments import evaluation, subjects
 
 CLAIMS = ('size', 'init', 'spread')
 

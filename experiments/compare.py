@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dsr.report import dots, figures, records, tables
-from experiments import distill, evaluation, grid, jobs, launch, published
+from dsr.report import dots, figures, tables
+from dsr.runs import jobs, launch, records
+from experiments import distill, evaluation, grid, published
 from experiments.results import by_class
 
 

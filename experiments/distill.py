@@ -19,9 +19,9 @@ from typing import Any, Literal
 from absl import logging
 
 from dsr import checks, data as data_lib, kernels, nets
-from dsr.report import records
+from dsr.runs import launch, records, stopwatch as stopwatch_lib
 from dsr.types import Status
-from experiments import evaluation, jobs, launch, methods, results
+from experiments import evaluation, methods, results
 from experiments.problem import prepare
 
 
@@ -93,7 +93,7 @@ def run(config: Config) -> dict[str, Any]:
       images_per_class=config.images_per_class, max_train=config.max_train,
       validation=config.validation, seed=config.seed)
   baseline = problem.examples(problem.start)
-  stopwatch = jobs.Stopwatch(config.workdir)
+  stopwatch = stopwatch_lib.Stopwatch(config.workdir)
   learned = methods.METHODS[config.method].run(
       config, kernel_fn, problem, baseline)
   seconds = stopwatch.seconds

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dsr import kernels, krr, nets, train
 from dsr.probes import intervals
-from dsr.report import records
+from dsr.runs import records
 from dsr.types import Examples, KernelFn
 from experiments.problem import Problem
 

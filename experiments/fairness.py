@@ -23,8 +23,8 @@ import numpy as np
 
 from dsr import data as data_lib
 from dsr.probes import fairness as fairness_lib, intervals
-from dsr.report import records
-from experiments import claims, launch, subjects
+from dsr.runs import launch, records
+from experiments import claims, subjects
 
 NUMBERS = ('mean', 'worst', 'spread', 'ratio', 'deviation', 'variation',
            'between')

@@ -26,8 +26,8 @@ import numpy as np
 
 from dsr import nets, train
 from dsr.probes import intervals
-from dsr.report import records
-from experiments import evaluation, jobs, launch, subjects
+from dsr.runs import jobs, launch, records
+from experiments import evaluation, subjects
 
 _TRAINING = 'training'
 

@@ -10,7 +10,8 @@ import pathlib
 from typing import Any
 
 from dsr import checks
-from experiments import distill, evaluation, methods, options
+from dsr.runs import options
+from experiments import distill, evaluation, methods
 
 # Flags of a run that `options` cannot set.
 _OWN = ('method', 'workdir', 'dataset', 'data_dir', 'images_per_class')

@@ -32,10 +32,10 @@ import numpy as np
 from dsr import checks, data as data_lib, loop, nets, train
 from dsr.probes import intervals
 from dsr.probes.attacks import apgd, pgd
-from dsr.report import records
+from dsr.runs import launch, records, stopwatch as stopwatch_lib
 from dsr.train import adversarial
 from dsr.types import Examples
-from experiments import covering, evaluation, jobs, launch, subjects
+from experiments import covering, evaluation, subjects
 
 ATTACKS = ('linf', 'l2', 'strong')
 _TILE = 500  # Images that are attacked at a time.
@@ -109,7 +109,7 @@ def check(config: HardeningConfig) -> None:
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   check(config)
-  stopwatch, began = jobs.Stopwatch(config.workdir), time.monotonic()
+  stopwatch, began = stopwatch_lib.Stopwatch(config.workdir), time.monotonic()
   shown, problem = subjects.load_set(config)
   x, covers = shown.pixels, {}
   if shown.init == 'chosen':  # Exactly as they were before the transform.

@@ -23,9 +23,8 @@ import numpy as np
 
 from dsr import checks, data as data_lib, kernels, krr, linalg
 from dsr.probes import intervals
-from dsr.report import records
+from dsr.runs import launch, records
 from dsr.types import Dataset, Examples, KernelFn
-from experiments import launch
 from experiments.problem import encoded
 
 

@@ -29,18 +29,16 @@ import numpy as np
 
 from dsr import checks
 from dsr.data import Splits
-from dsr.report import records, tables, trade_off
+from dsr.report import tables, trade_off
+from dsr.runs import compiled, jobs, launch, records
 from experiments import (
-    attack_set,
-    attacks,
-    compiled,
-    distill,
-    evaluation,
-    jobs,
-    launch,
-    leaks,
-    methods,
-    victims,
+  attack_set,
+  attacks,
+  distill,
+  evaluation,
+  leaks,
+  methods,
+  victims,
 )
 
 REGIMES = {'infinite': '∞', 'linearized': 'lin', 'standard': 'std'}

@@ -12,7 +12,8 @@ from scipy.spatial import distance
 
 from dsr.attack import match, pairwise
 from dsr.probes import intervals, membership, nearest as nearest_lib
-from dsr.report import figures, records
+from dsr.report import figures
+from dsr.runs import records
 from experiments import scoring, victims
 
 LEVEL = '0.05'  # RMSE below which the sentence counts an image.

@@ -32,9 +32,10 @@ import optax
 from dsr import checks, data as data_lib, kernels, krr
 from dsr.distill import kip, rkip, shadows as shadows_lib, targets
 from dsr.probes import intervals, lira, membership, scores as scores_lib
-from dsr.report import records, tables
+from dsr.report import tables
+from dsr.runs import launch, records
 from dsr.types import Examples
-from experiments import evaluation, launch, measure
+from experiments import evaluation, measure
 from experiments.problem import Problem, encoded, prepare
 
 SQUARED_ERROR = 'negative_squared_error'

@@ -18,7 +18,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from dsr.report import records
+from dsr.runs import records
 
 _LEAST_ROUNDS = 3  # However long they take.
 _QUIET = 0.25  # Load per core above which timings are in doubt.

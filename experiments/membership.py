@@ -26,15 +26,9 @@ import numpy as np
 
 from dsr import checks
 from dsr.probes import learned, membership, nearest, scores as scores_lib
-from dsr.report import records
+from dsr.runs import launch, records
 from dsr.types import Dataset
-from experiments import (
-  evaluation,
-  fit,
-  launch,
-  problem as problem_lib,
-  subjects,
-)
+from experiments import evaluation, fit, problem as problem_lib, subjects
 
 SET = 'set'  # In place of a model: the images of the set themselves.
 QUESTIONS = ('train', 'init')

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr import data as data_lib, kernels, krr, linalg, numerics
-from dsr.report import records
+from dsr.runs import records
 from experiments import measure
 from experiments.measure import Call
 from experiments.rivals import Case

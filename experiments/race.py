@@ -13,9 +13,10 @@ import numpy as np
 
 from dsr import checks
 from dsr.attack import match
-from dsr.report import figures, records, tables
+from dsr.report import figures, tables
+from dsr.runs import jobs, records
 from dsr.types import Status
-from experiments import attacks, cases, jobs, scoring
+from experiments import attacks, cases, scoring
 
 _EVERY = 5.0  # Seconds between two saves of a trail.
 _GOOD = 0.05  # RMSE below which the trail counts an image.

@@ -25,17 +25,10 @@ import numpy as np
 
 from dsr import checks
 from dsr.attack.result import Reconstruction
-from dsr.report import records, tables
+from dsr.report import tables
+from dsr.runs import jobs, launch, records
 from dsr.types import Status
-from experiments import (
-    attacks,
-    cases,
-    jobs,
-    launch,
-    race,
-    scoring,
-    sweep as sweep_lib,
-)
+from experiments import attacks, cases, race, scoring, sweep as sweep_lib
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsr import data as data_lib
-from dsr.report import figures, records
+from dsr.report import figures
+from dsr.runs import records
 from dsr.types import Examples, Status
 from experiments.problem import Problem
 

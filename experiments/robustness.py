@@ -23,8 +23,8 @@ import numpy as np
 from dsr import checks, data as data_lib
 from dsr.probes import corruptions, intervals, robust_metrics, transfer
 from dsr.probes.attacks import apgd, cw, deepfool, fgsm, pgd, square
-from dsr.report import records
-from experiments import evaluation, fit, launch, subjects
+from dsr.runs import launch, records
+from experiments import evaluation, fit, subjects
 
 _RADIUS = {'linf': 8 / 255, 'l2': 0.5}  # As in the benchmarks of CIFAR-10.
 _GREY = {'linf': 0.1, 'l2': 1.0}  # Of one channel: arXiv:2402.05675, and more.

@@ -9,7 +9,8 @@ import numpy as np
 from dsr import data as data_lib
 from dsr.attack import baselines, match, outliers
 from dsr.probes import intervals
-from dsr.report import figures, records, tables
+from dsr.report import figures, tables
+from dsr.runs import records
 from experiments.attacks import AttackConfig
 from experiments.cases import Case
 

@@ -24,7 +24,7 @@ from dsr.distill import (
     kcenter as kcenter_lib,
     kmedoids as kmedoids_lib,
 )
-from dsr.report import records
+from dsr.runs import records
 from dsr.types import Examples, KernelFn, Status
 from experiments import evaluation
 from experiments.problem import Problem

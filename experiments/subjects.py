@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 import numpy as np
 
 from dsr import checks, data as data_lib, kernels, krr, nets
-from dsr.report import records
+from dsr.runs import records
 from dsr.types import Dataset, Examples, KernelFn
 from experiments import evaluation, problem as problem_lib
 

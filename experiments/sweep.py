@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from dsr import checks
-from dsr.report import figures, records, tables
+from dsr.report import figures, tables
+from dsr.runs import jobs, records
 from dsr.types import Status
-from experiments import attacks, jobs, scoring
+from experiments import attacks, scoring
 
 COLUMNS = (
     tables.Column('num_train', title='N'),

@@ -18,8 +18,9 @@ from absl import logging
 import numpy as np
 
 from dsr.probes import intervals
-from dsr.report import figures, records
-from experiments import launch, victims
+from dsr.report import figures
+from dsr.runs import launch, records
+from experiments import victims
 
 
 @dataclasses.dataclass(frozen=True)

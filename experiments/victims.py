@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from dsr import checks, data as data_lib, loop, nets, train
-from dsr.report import records
+from dsr.runs import records
 from dsr.types import Dataset, Examples, Status
 
 _ADAM_RATE = 1e-3  # Where the flag asks for an automatic one.

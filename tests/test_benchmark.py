@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsr.report import records
+from dsr.runs import records
 from experiments import benchmark, measure
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""What a run leaves behind: records, tables and figures."""
-from dsr.report import figures, records, tables
+"""What a reader sees of records: tables, figures and pages."""
+from dsr.report import figures, tables
 
-__all__ = ['figures', 'records', 'tables']
+__all__ = ['figures', 'tables']

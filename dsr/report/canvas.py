@@ -8,7 +8,7 @@ import os
 import pathlib
 import textwrap
 
-from dsr.report import records
+from dsr.runs import records
 
 INK = '#222222'
 SOFT = '#6e6e6e'

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsr.report import records
+from dsr.runs import records
 
 
 class Column(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dsr.report import canvas, records
+from dsr.report import canvas
+from dsr.runs import records
 
 _DISTANCES = 5, 9, 14, 20, 28, 38, 50  # Points from a marker to its name.
 _LEADER = 9  # Names further away than this get a thin line to their point.

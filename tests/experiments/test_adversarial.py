@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsr import data as data_lib
-from dsr.report import records
+from dsr.runs import records
 from experiments import adversarial, distill, hardened, subjects
 
 SMALL = adversarial.Config(

@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from dsr.report import records
-from experiments import audit, audit_plan, fit, jobs, leakage, membership
+from dsr.runs import jobs, records
+from experiments import audit, audit_plan, fit, leakage, membership
 
 SMALL = audit.Config(
     dataset='digits[0,3,8]', max_train=90, methods='random,kip',

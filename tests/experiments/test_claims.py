@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dsr.report import records
+from dsr.runs import records
 from experiments import claims, distill, membership
 
 SETS = {'kip_1': ('kip', 1, 'real'), 'kip_10': ('kip', 10, 'real'),

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from dsr.report import records
+from dsr.runs import records
 from experiments import compare, distill, published
 
 SMALL = compare.Config(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from dsr.report import records
+from dsr.runs import records
 from experiments import distill, evaluation, methods
 
 SMALL = distill.Config(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dsr import data
-from dsr.report import records
+from dsr.runs import records
 from experiments import krr
 from tests.reference import distill as oracle, krr as krr_oracle
 

@@ -12,16 +12,9 @@ import pytest
 
 from dsr import data as data_lib
 from dsr.attack.result import Reconstruction
-from dsr.report import records
+from dsr.runs import compiled, records
 from dsr.types import Status
-from experiments import (
-  attack_set,
-  attacks,
-  compiled,
-  distill,
-  leakage,
-  victims,
-)
+from experiments import attack_set, attacks, distill, leakage, victims
 from tests.experiments import attackers
 
 OFFSET = 0.02  # In pixels, of what the stand-in returns.

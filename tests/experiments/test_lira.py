@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsr.probes import membership
-from dsr.report import records
+from dsr.runs import records
 from experiments import lira
 
 SMALL = lira.Config(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dsr import loop
-from dsr.report import records
+from dsr.runs import records
 from experiments import reconstruct
 
 INFINITE = reconstruct.Config(

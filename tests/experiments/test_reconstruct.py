@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsr.attack import release
-from dsr.report import records
+from dsr.runs import records
 from experiments import attacks, cases, reconstruct, scoring, train, victims
 from tests.experiments import attackers
 

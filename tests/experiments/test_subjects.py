@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsr import nets
-from dsr.report import records
+from dsr.runs import records
 from experiments import distill, evaluation, fit, subjects
 
 DATA = {'dataset': 'digits[0,3,8]', 'max_train': 90}

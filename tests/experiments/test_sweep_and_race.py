@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from dsr.report import records
-from experiments import cases, jobs, race, reconstruct, sweep
+from dsr.runs import jobs, records, stopwatch as stopwatch_lib
+from experiments import cases, race, reconstruct, sweep
 from tests.experiments import attackers
 
 DATASET = 'digits[0,3]'
@@ -205,12 +205,12 @@ def test_a_resumed_trail_replaces_what_is_done_again(tmp_path, monkeypatch):
 
 
 def test_stopwatch_adds_up_sessions_that_can_go_on(tmp_path):
-  watch = jobs.Stopwatch(tmp_path)
+  watch = stopwatch_lib.Stopwatch(tmp_path)
   watch.leave_out(-7.0)
   assert watch.save(now=True) == pytest.approx(7, abs=1)
-  assert jobs.Stopwatch(tmp_path).seconds < 1  # Nothing to go on from.
+  assert stopwatch_lib.Stopwatch(tmp_path).seconds < 1  # Nothing to go on from.
   (tmp_path / 'checkpoints').mkdir()
-  assert jobs.Stopwatch(tmp_path).seconds == pytest.approx(7, abs=1)
+  assert stopwatch_lib.Stopwatch(tmp_path).seconds == pytest.approx(7, abs=1)
 
 
 def test_kept_are_finished_runs_of_the_same_flags(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from sklearn import datasets
 
 from dsr import loop, nets, train as train_lib
-from dsr.report import records
+from dsr.runs import records
 from dsr.types import Status
 from experiments import train, victims
 

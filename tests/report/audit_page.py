@@ -3,7 +3,8 @@ import pathlib
 
 import numpy as np
 
-from dsr.report import figures, page, records, tables
+from dsr.report import figures, page, tables
+from dsr.runs import records
 
 SETS = {  # Name: accuracy, robust accuracy, AUC, worst class, rebuilt images.
     'kip, 10 per class': (0.9467, 0.312, 0.523, 0.901, 0),

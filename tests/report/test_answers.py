@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dsr.report import answers, canvas, figures, trade_off
-from dsr.report.records import Metric
+from dsr.runs.records import Metric
 
 CLASSES = {
     'first': (['cat', 'dog', 'owl'], [0.935, 0.5, 0.8], [0.92, 0.4, 0.7],

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dsr.report import dots
-from dsr.report.records import Metric
+from dsr.runs.records import Metric
 
 
 def test_draws_every_setting_and_published_numbers(tmp_path):

@@ -10,7 +10,8 @@ from urllib import parse
 import numpy as np
 import pytest
 
-from dsr.report import figures, page, page_html, records, tables
+from dsr.report import figures, page, page_html, tables
+from dsr.runs import records
 
 EVIL = '<script>alert("1")</script>'
 SVG = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 30 10">'

@@ -3,7 +3,8 @@ import shutil
 
 import pytest
 
-from dsr.report import page, records
+from dsr.report import page
+from dsr.runs import records
 from tests.report import audit_page
 
 FLAGS = (

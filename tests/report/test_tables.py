@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dsr.probes import intervals
-from dsr.report import records, tables
+from dsr.report import tables
+from dsr.runs import records
 
 
 @dataclasses.dataclass(frozen=True)

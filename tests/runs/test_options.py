@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 import pytest
 
 from dsr.attack import finite, kkt
-from experiments import options
+from dsr.runs import options
 
 
 class _Config(NamedTuple):

@@ -16,7 +16,7 @@ import pytest
 
 import dsr
 from dsr.probes import intervals
-from dsr.report import records
+from dsr.runs import records
 
 
 class Kind(enum.Enum):
