@@ -14,6 +14,10 @@ LAYERS = {
     'krr': 3, 'train': 3,
     'distill': 4, 'attack': 4,
 }
+# The top room may import every other one. Of its own rooms, those on the left.
+STUDIES = ('distillation', 'reconstruction', 'audit', 'hardening')
+COMMANDS = sorted(p for p in (ROOT / 'experiments').glob('*.py')
+                  if p.stem != '__init__')
 # Side rooms see layer 0, and these. They get arrays, functions, records.
 SIDE_ROOMS = {'probes': set(), 'runs': set(), 'report': {'runs'}}
 MODULES = sorted((ROOT / 'dsr').rglob('*.py'))
@@ -51,11 +55,42 @@ def test_imports_point_down(path):
     return
   assert 'experiments' not in {n.split('.')[0] for n in _imports(path)}
   for other in _rooms_imported(path) - {room, '__version__'}:
+    assert other != 'studies', f'{room} imports studies'
+    if room == 'studies':
+      continue
     if room in SIDE_ROOMS:
       assert LAYERS.get(other) == 0 or other in SIDE_ROOMS[room], (
           f'{room} imports {other}')
     else:
       assert LAYERS[other] < LAYERS[room], f'{room} imports {other}'
+
+
+@pytest.mark.parametrize(
+    'path', [p for p in MODULES if _room(p) == 'studies' and
+             p.parent.name in STUDIES], ids=lambda p: p.stem)
+def test_studies_import_those_before_them(path):
+  for name in _imports(path):
+    parts = name.split('.')
+    if parts[:2] == ['dsr', 'studies']:
+      assert STUDIES.index(parts[2]) <= STUDIES.index(path.parent.name), name
+
+
+@pytest.mark.parametrize('path', COMMANDS, ids=lambda p: p.stem)
+def test_a_command_is_a_docstring_and_one_call_of_its_study(path):
+  tree = ast.parse(path.read_text())
+  assert f'python -m experiments.{path.stem}' in ast.get_docstring(tree)
+  assert [type(node) for node in tree.body] == [
+      ast.Expr, ast.ImportFrom, ast.ImportFrom, ast.If]
+  assert len(path.read_text().splitlines()) <= 120
+  study = [p for p in MODULES if _room(p) == 'studies' and p.stem == path.stem]
+  assert len(study) == 1  # Records name the command by its study's module.
+
+
+def test_every_study_that_has_flags_has_a_command():
+  named = {p.stem for p in MODULES if _room(p) == 'studies'
+           and '\nclass Config' in p.read_text()
+           and '\ndef run(config: Config)' in p.read_text()}
+  assert named == {p.stem for p in COMMANDS}
 
 
 # What compares with the truth, after an attack.

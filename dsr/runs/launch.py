@@ -45,7 +45,8 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
 
 def _command() -> str:
   module = sys.modules['__main__'].__spec__
-  return f'python -m {module.name}' if module else sys.argv[0]
+  name = module.name.removesuffix('.__main__') if module else ''
+  return f'python -m {name}' if module else sys.argv[0]
 
 
 def _exit_with_usage(error: Exception, *, status: int) -> None:

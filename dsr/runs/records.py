@@ -69,7 +69,7 @@ def write(
 
   Args:
     workdir: made if need be.
-    config: the experiment's dataclass; its module is the one the command runs.
+    config: a study's dataclass, whose module has the name of the command.
     metrics: name to anything with `value`, `low`, `high`, such as a `metric`
       or an `Interval`; accuracies are fractions in [0, 1].
     arrays: name to array, of numbers or booleans.
@@ -200,11 +200,15 @@ def command(config: Any) -> str:
 
 def _module(config) -> str:
   module = type(config).__module__
+  if module.startswith('dsr.studies.'):  # Of the command of that name.
+    return f'experiments.{module.rpartition(".")[2]}'
   if module != '__main__':
-    return module
+    return module.removesuffix('.__main__')
   main = sys.modules['__main__']
   spec = getattr(main, '__spec__', None)
-  return spec.name if spec else pathlib.Path(sys.argv[0]).stem
+  if spec is None:
+    return pathlib.Path(sys.argv[0]).stem
+  return spec.name.removesuffix('.__main__')
 
 
 def _fields(config) -> dict[str, Any]:

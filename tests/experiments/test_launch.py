@@ -7,19 +7,19 @@ import sys
 from etils import eapp
 import pytest
 
-from experiments import (
-    adversarial,
-    audit,
-    benchmark,
-    claims,
-    distill,
-    fairness,
-    fit,
-    krr,
-    leakage,
-    membership,
-    robustness,
+from dsr.studies import krr
+from dsr.studies.audit import (
+  audit,
+  claims,
+  fairness,
+  fit,
+  leakage,
+  membership,
+  robustness,
 )
+from dsr.studies.distillation import distill
+from dsr.studies.hardening import adversarial
+from experiments.benchmark import __main__ as benchmark
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -10,7 +10,7 @@ import pytest
 from dsr import data as data_lib, nets, train
 from dsr.probes.attacks import apgd, cw, deepfool, fgsm, pgd
 from dsr.types import Examples
-from experiments import attack_rivals
+from experiments.benchmark import attacks as attack_rivals
 
 # Of the peers: what they import and how they call NumPy and PyTorch.
 pytestmark = pytest.mark.filterwarnings('ignore')

@@ -1,0 +1,1 @@
+"""End to end: names and arrays in, values out; one room a question."""

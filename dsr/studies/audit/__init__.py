@@ -1,0 +1,1 @@
+"""What a set, and models trained on it, leak; how robust and fair they are."""

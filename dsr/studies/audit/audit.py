@@ -1,0 +1,73 @@
+"""The audit: is a distilled set good, private, robust and fair?
+
+The command is `experiments.audit`; its docstring has an example, and what
+it writes.
+"""
+import dataclasses
+import time
+from typing import Any, Literal
+
+from absl import logging
+
+from dsr.probes.corruptions import CORRUPTIONS
+from dsr.runs import jobs, records, screen
+from dsr.studies.audit import plan as audit_plan, report as audit_report
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Audits distilled sets and coresets of a dataset."""
+
+  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  data_dir: str | None = None  # Folder of prepared TFDS datasets.
+  methods: str = 'random,kcenter,mfc,dm,kip,rkip'  # '' with `distilled` alone.
+  images_per_class: str = '10'  # Sizes of the sets.
+  inits: str = 'real,noise'  # What dm, kip and rkip start from.
+  noise_sizes: str = ''  # Of sets from noise; '': images_per_class.
+  distilled: str = ''  # Sets of one's own: .npz files.
+  transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
+  max_train: int = 0  # Training examples used, balanced; 0 means all.
+  validation: float = 0.1  # Share of the training set, at most 5000 examples.
+  kernel: str = 'fcn1'  # Of the distillation and of ridge regression.
+  networks: str = 'mlp'  # Trained on each set: mlp, convnet3, lenet, ...
+  num_networks: int = 3  # Random starts of each.
+  protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
+  network_epochs: int = 300  # Passes over the smallest set; as many steps else.
+  network_learning_rate: float | None = None  # Unset: the protocol's.
+  network_batch_size: int | None = None  # Unset: the protocol's.
+  full_epochs: int = 30  # Passes over all training images.
+  options: str = 'dm.steps=200,kip.steps=400,rkip.steps=400'  # As of compare.
+  num_probed: int = 2000  # Members, and as many others, if there are so many.
+  learned: str = 'logistic,mlp'  # Membership attacks that are trained.
+  dp_epsilon: float = 8.0  # Of the DP-SGD reference; 0 for none.
+  lira_shadows: int = 32  # Of the likelihood-ratio attack; 0 for none.
+  lira_train: int = 0  # Training images of that attack; 0: as max_train.
+  num_attacked: int = 100  # Test images for adversarial examples.
+  attacks: str = 'fgsm,pgd_linf,pgd_l2,apgd_ce,apgd_dlr,square'
+  attack_steps: int = 20  # Of pgd and apgd.
+  curve: str = 'pgd_linf'  # The attack at several radii; '' for none.
+  corruptions: str = ','.join(CORRUPTIONS)  # Kinds; '' for none.
+  groups: str = ''  # A .npy, (N_test,): groups of test images, beside classes.
+  leak_train: int = 50  # Training images of the reconstruction; 0 for none.
+  seed: int = 0
+  fresh: bool = False  # Whether to repeat the parts that are finished.
+  workdir: str = 'out/audit'  # Where the results go.
+
+
+def run(config: Config) -> dict[str, Any]:
+  """Everything but flags; returns the metrics of the record."""
+  began = time.monotonic()
+  plan = audit_plan.make(config)
+  todo = list(plan.stages())
+  for i, (name, job, stage, read) in enumerate(todo):
+    logging.info('audit %d of %d: %s', i + 1, len(todo), name)
+    jobs.finished(job, stage, fresh=config.fresh, after=read)
+  page, metrics, paths = audit_report.build(config, plan)
+  records.write(
+      config.workdir, config=config, metrics=metrics,
+      wall_time=time.monotonic() - began,
+      extra={'parts': {name: job.workdir for name, job, *_ in todo}})
+  paths = audit_report.write(config.workdir, page) + paths
+  screen.show(audit_report.summary(page))
+  screen.show('\n'.join(f'  {path}' for path in paths))
+  return metrics

@@ -1,0 +1,258 @@
+"""The parts of an audit: what is made, trained and asked, with which flags."""
+from collections.abc import Callable, Iterator
+import dataclasses
+import pathlib
+from typing import Any
+
+from dsr import checks
+from dsr.studies.audit import (
+  claims,
+  fairness,
+  fit,
+  leakage,
+  lira,
+  membership,
+  robustness,
+  subjects,
+)
+from dsr.studies.distillation import distill, evaluation, grid, methods
+
+_NOISY = ('dm', 'kip', 'rkip')  # Methods that can start from noise.
+# Networks are trained by `fit`: their flags must not make a set anew.
+_NO_NETWORKS = {'networks': '', 'num_networks': 5, 'network_epochs': None,
+                'network_learning_rate': None, 'protocol': 'condensation'}
+_DP = 'dp'  # The name of all images under DP-SGD.
+_LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
+_LEAKS = ('all', 'random', 'kip', 'kip_corrupted', 'rkip', 'mfc')
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """A set, and where it is.
+
+  Attributes:
+    name: of its folder.
+    title: in tables.
+    method: of `experiments.distill`, 'all', 'dp', or 'own'.
+    size: images per class; 0 for 'all', 'dp' and 'own'.
+    init: 'real' or 'noise'.
+    where: for the flag `set` of the stages.
+  """
+
+  name: str
+  title: str
+  method: str
+  size: int
+  init: str
+  where: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """All parts of an audit, in the order in which they are done.
+
+  Attributes:
+    subjects: by name, the reference `all` first.
+    sets: subject -> run that makes it.
+    fits: (subject, model) -> training.
+    membership: (subject, model or 'set') -> attacks.
+    robustness: (subject, model) -> attacks.
+    fairness: (subject, model) -> comparison with `all`.
+    lira: shadow attacks, by method.
+    leakage: the reconstruction, or None.
+    claims: what is held against arXiv:2305.03355.
+  """
+
+  subjects: dict[str, Subject]
+  sets: dict[str, distill.Config]
+  fits: dict[tuple[str, str], fit.Config]
+  membership: dict[tuple[str, str], membership.Config]
+  robustness: dict[tuple[str, str], robustness.Config]
+  fairness: dict[tuple[str, str], fairness.Config]
+  lira: dict[str, lira.Config]
+  leakage: leakage.Config | None
+  claims: claims.Config
+
+  def stages(self) -> Iterator[tuple[str, Any, Callable, list[str]]]:
+    """(name, run, its function, what it reads) of everything, in order."""
+    for stage, module in (
+        ('sets', distill), ('fits', fit), ('membership', membership),
+        ('robustness', robustness), ('fairness', fairness), ('lira', lira)):
+      for name, job in getattr(self, stage).items():
+        label = name if isinstance(name, str) else '/'.join(name)
+        read = [getattr(job, field, '') for field in (
+            'set', 'fit', 'reference', 'membership', 'robustness', 'groups')]
+        yield f'{stage}: {label}', job, module.run, list(filter(None, read))
+    if self.leakage is not None:
+      yield 'leakage', self.leakage, leakage.run, []
+    yield 'claims', self.claims, claims.run, [
+        job.workdir for stage in (self.sets, self.membership, self.fairness)
+        for job in stage.values()]
+
+
+def make(config: Any) -> Plan:
+  """All parts of an `experiments.audit.Config`, with their flags.
+
+  Raises:
+    ValueError: something is wrong with a flag or with a set of one's own,
+      before anything is trained.
+  """
+  chosen = grid.chosen_methods(config.methods) if config.methods else []
+  own_sets = evaluation.names(config.distilled)
+  if not chosen and not own_sets:
+    raise ValueError('`methods` or `distilled` must name a set, got neither.')
+  sizes = grid.chosen_sizes(config.images_per_class)
+  inits = evaluation.names(config.inits)
+  for init in inits:
+    checks.one_of('inits', init, ('real', 'noise'))
+  if 'real' not in inits:
+    raise ValueError(f'`inits` must have real, got {config.inits!r}.')
+  checks.at_least('full_epochs', config.full_epochs, 1)
+  checks.at_least('network_epochs', config.network_epochs, 1)
+  checks.at_least('lira_shadows', config.lira_shadows, 0)
+  checks.at_least('leak_train', config.leak_train, 0)
+  checks.at_least('num_networks', config.num_networks, 2)  # For intervals.
+  if config.groups:
+    _check_groups(config)
+  found, sets = _subjects(config, chosen, sizes, inits)
+  for path in own_sets:
+    subject = _own(config, path, found)
+    found[subject.name] = subject
+  return _plan(config, found, sets)
+
+
+def _subjects(config, chosen, sizes, inits):
+  found = {'all': Subject('all', 'all images', 'all', 0, 'real', '')}
+  if config.dp_epsilon and evaluation.names(config.networks):
+    found[_DP] = Subject(
+        _DP, f'all images, DP-SGD, epsilon {config.dp_epsilon:g}', _DP, 0,
+        'real', '')
+  sets = {}
+  own = grid.method_options(config, methods.NAMES)
+  noisy = (grid.chosen_sizes(config.noise_sizes) if config.noise_sizes else
+           sizes)
+  for size in sizes:
+    for method in chosen:
+      also = method in _NOISY and size in noisy
+      for init in inits if also else ('real',):
+        noise = '_noise' if init == 'noise' else ''
+        name = f'{method}{noise}_{size}'
+        sets[name] = grid.distillation(
+            config, method, size, own, name=name,
+            **_NO_NETWORKS, **({'init': init} if noise else {}))
+        found[name] = Subject(
+            name, f'{method}{", from noise" * bool(noise)}, {size} per class',
+            method, size, init, sets[name].workdir)
+  return found, sets
+
+
+def _check_groups(config) -> None:
+  num = len(subjects.load_problem(
+      subjects.SubjectConfig(**_shared(config))).test)
+  groups = fairness.load_groups(config.groups)
+  if len(groups) != num:
+    raise ValueError(f'`groups` must have a value for each of {num} test '
+                     f'images, got {len(groups)}.')
+
+
+def _own(config, path, found) -> Subject:
+  """A set of one's own, looked at before anything is trained."""
+  shared = subjects.SubjectConfig(**_shared(config), set=path)
+  subjects.load_set(shared)
+  name = pathlib.Path(path).stem
+  if name in found:
+    raise ValueError(f'`distilled` must have a name of its own, got {path!r} '
+                     f'beside the set {name}.')
+  return Subject(name, name, 'own', 0, '', path)
+
+
+def _shared(config) -> dict[str, Any]:
+  """Flags of every subject."""
+  return {f.name: getattr(config, f.name)
+          for f in dataclasses.fields(subjects.SubjectConfig)
+          if hasattr(config, f.name) and not f.name.startswith('dp_')
+          and f.name != 'network_epochs'}
+
+
+def _plan(config, found, sets) -> Plan:
+  networks = evaluation.names(config.networks)
+  root = pathlib.Path(config.workdir)
+  fits, probed, attacked, compared = {}, {}, {}, {}
+  for name, subject in found.items():
+    for model in ([] if name == _DP else [subjects.KRR]) + networks:
+      flags = _model_flags(config, subject, model)
+      folder = root / name / model
+      at = lambda stage: str(folder / stage)  # noqa: B023
+      fits[name, model] = fit.Config(**flags, workdir=str(folder))
+      where = flags | {'fit': str(folder) if model != subjects.KRR else ''}
+      probed[name, model] = membership.Config(
+          **where, num_probed=config.num_probed, learned=config.learned,
+          workdir=at('membership'))
+      attacked[name, model] = robustness.Config(
+          **where, attacks=config.attacks, num_attacked=config.num_attacked,
+          steps=config.attack_steps, corruptions=config.corruptions,
+          curve=config.curve, workdir=at('robustness'))
+      reference = root / 'all' / model
+      compared[name, model] = fairness.Config(
+          dataset=config.dataset, data_dir=config.data_dir, seed=config.seed,
+          fit=str(folder), reference=str(reference), groups=config.groups,
+          membership=at('membership'), robustness=at('robustness'),
+          workdir=at('fairness'))
+    if subject.method not in ('all', _DP):
+      flags = _model_flags(config, subject, membership.SET)
+      probed[name, membership.SET] = membership.Config(
+          **flags, num_probed=config.num_probed, learned='',
+          workdir=str(root / name / membership.SET))
+  plan = Plan(found, sets, fits, probed, attacked, compared,
+              _lira(config, found), _leakage(config), claims.Config(
+                  audit=config.workdir, subjects=','.join(found),
+                  models=','.join([subjects.KRR, *networks]),
+                  seed=config.seed, workdir=str(root / 'claims')))
+  for job, module in ((j, m) for jobs_, m in (
+      (probed, membership), (attacked, robustness), (compared, fairness),
+      (plan.lira, lira)) for j in jobs_.values()):
+    module.check(job)
+  if plan.leakage is not None:
+    leakage.check(plan.leakage)
+  return plan
+
+
+def _model_flags(config, subject, model) -> dict[str, Any]:
+  """Those of `SubjectConfig` for one set and model."""
+  flags = _shared(config) | {'set': subject.where, 'model': model}
+  if model in (subjects.KRR, membership.SET):
+    return flags
+  flags['network_epochs'] = config.network_epochs
+  if subject.method in ('all', _DP):
+    flags['network_epochs'] = config.full_epochs
+  elif subject.size:  # As many examples seen, whatever the size of the set.
+    smallest = min(grid.chosen_sizes(config.images_per_class))
+    flags['network_epochs'] = max(
+        1, round(config.network_epochs * smallest / subject.size))
+  if subject.method == _DP:  # One network: releasing more spends more.
+    flags |= {'dp_epsilon': config.dp_epsilon, 'num_networks': 1}
+  return flags
+
+
+def _lira(config, found) -> dict[str, lira.Config]:
+  if not config.lira_shadows:
+    return {}
+  present = {s.method for s in found.values()}
+  chosen = [m for m in _LIRA if m in present]
+  sizes = sorted({s.size for s in found.values() if s.size})
+  return {method: lira.Config(
+      dataset=config.dataset, data_dir=config.data_dir, method=method,
+      images_per_class=','.join(map(str, sizes or [10])),
+      num_shadows=config.lira_shadows, kernel=config.kernel, seed=config.seed,
+      max_train=config.lira_train or config.max_train,
+      workdir=str(pathlib.Path(config.workdir) / 'lira' / method))
+          for method in chosen}
+
+
+def _leakage(config) -> leakage.Config | None:
+  if not config.leak_train:
+    return None
+  return leakage.Config(
+      dataset=config.dataset, data_dir=config.data_dir,
+      num_train=config.leak_train, methods=','.join(_LEAKS), seed=config.seed,
+      workdir=str(pathlib.Path(config.workdir) / 'leakage'))

@@ -1,0 +1,121 @@
+"""The report of an audit: from the records of its parts to a page."""
+import os
+import pathlib
+from typing import Any
+
+from dsr.report import page as page_lib, tables
+from dsr.runs import records
+from dsr.studies.audit import sections as audit_sections
+from dsr.studies.audit.results import Results, attack_of
+
+
+def build(config: Any, plan: Any) -> tuple[
+    page_lib.Page, dict[str, records.Metric], list[pathlib.Path]]:
+  """The page, the metrics of the audit's record, and the pictures drawn.
+
+  Args:
+    config: an `experiments.audit.Config`.
+    plan: its `Plan`, every part of it finished.
+  """
+  results = Results(config, plan)
+  sections, paths = [], []
+  for make in audit_sections.SECTIONS:
+    section = make(results)
+    if section is not None:
+      sections.append(section)
+      paths += [pathlib.Path(p.path) for p in section.pictures]
+  page = page_lib.Page(
+      title=f'Audit of {_what(config)}', lead=_lead(results),
+      sections=sections, facts=_facts(results), footnotes=_FOOTNOTES)
+  return page, _metrics(results), paths
+
+
+def write(workdir: str | os.PathLike, page: page_lib.Page
+          ) -> list[pathlib.Path]:
+  """Writes `report.html`, `report.md` and, of the first table, `table.csv`."""
+  folder = pathlib.Path(workdir)
+  table = page.sections[0].tables[0]
+  return [page_lib.write_html(folder / 'report.html', page),
+          page_lib.write_markdown(folder / 'report.md', page),
+          tables.write(folder / 'table.csv', table.rows, table.columns)]
+
+
+def summary(page: page_lib.Page) -> str:
+  """What the terminal shows: the first table, and every answer."""
+  table = page.sections[0].tables[0]
+  lines = [tables.render(table.rows, table.columns, title=table.title), '']
+  for section in page.sections:
+    lines += [section.title, f'  {section.answer}', '']
+  return '\n'.join(lines)
+
+
+_FOOTNOTES = (
+    'Intervals are at 95 %. Those of accuracies and membership cover the '
+    'networks trained and the images asked about, as Satterthwaite\'s t, or '
+    'Wilson\'s for one model. Each set was made once, with one seed: none '
+    'covers other runs of a method.',
+    'Settings of the methods are defaults, equal for all sets of a method. '
+    'Another setting may be better, and leak otherwise.',
+    'Intervals are not corrected for being many: of twenty that hold no '
+    'effect, one is expected to miss 0.')
+
+
+def _what(config) -> str:
+  return f'distilled sets of {config.dataset}'
+
+
+def _lead(results) -> str:
+  config, found = results.config, results.plan.subjects
+  sets = [s for s in found.values() if s.method not in ('all', 'dp')]
+  models = ' and '.join(['kernel ridge regression', *results.networks])
+  first = results.rows('fits')[0]
+  return (
+      f'{len(sets)} small sets of images that stand for '
+      f'{first["extra"]["num_images"]} training images of {config.dataset}, '
+      f'and what {models} trained on them give away: how accurate they are, '
+      'for whom, what they tell of the training images, and what breaks them; '
+      'beside models of all training images.')
+
+
+def _facts(results) -> dict[str, str]:
+  config = results.config
+  first = results.rows('fits')[0]
+  versions = ', '.join(f'{name} {version}'
+                       for name, version in first['versions'].items())
+  device = first['device']
+  images = first['extra']
+  return {
+      'dataset': f'{config.dataset}: {images["num_images"]} training images '
+                 f'of which sets are made, {images["num_test"]} test images',
+      'models': f'KRR with the kernel {config.kernel}; '
+                f'{", ".join(results.networks) or "no networks"}, '
+                f'{config.num_networks} starts each, protocol '
+                f'{config.protocol}',
+      'seed': str(config.seed),
+      'versions': versions,
+      'device': f'{device["count"]} {device["kind"]} ({device["platform"]})',
+      'date': first['date'],
+      'command': records.command(config)}
+
+
+def _metrics(results) -> dict[str, records.Metric]:
+  """The headline number of every set and model."""
+  found = {}
+  for stage, names in (
+      ('fits', ('accuracy',)),
+      ('robustness', ('worst_linf_accuracy', 'corrupted_accuracy')),
+      ('fairness', ('worst', 'spread', 'between', 'change_between'))):
+    for row in results.rows(stage):
+      found |= {f'{row["name"]}_{row["model"]}_{name}': row['metrics'][name]
+                for name in names if name in row['metrics']}
+  for row in results.rows('membership'):
+    for question in ('train', 'init'):
+      name = f'{question}_{attack_of(row["model"])}_auc'
+      if name in row['metrics']:
+        found[f'{row["name"]}_{row["model"]}_{name}'] = row['metrics'][name]
+  for name, record in (('leakage', results.leakage), ('claims', results.claims),
+                       *((f'lira_{m}', r) for m, r in results.lira.items())):
+    if record is not None:
+      found |= {f'{name}_{k}': v for k, v in record['metrics'].items()}
+  return found
+

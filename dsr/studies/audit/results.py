@@ -1,0 +1,102 @@
+"""The records of an audit, and how numbers of them are told."""
+import functools
+import pathlib
+from typing import Any
+
+from dsr.report import tables
+from dsr.runs import records
+from dsr.studies.audit import claims, subjects
+from dsr.studies.distillation import evaluation
+
+_CALLED = {'krr': 'kernel regression', 'mlp': 'the MLP', 'lenet': 'LeNet',
+           'convnet3': 'ConvNet-3', 'alexnet': 'AlexNet', 'vgg11': 'VGG-11',
+           'resnet18': 'ResNet-18', 'resnet': 'the ResNet'}
+SET, MODEL = tables.Column('set'), tables.Column('model')
+
+
+class Results:
+  """All records of an audit, read once.
+
+  Attributes:
+    config: an `experiments.audit.Config`.
+    plan: its `Plan`.
+    folder: where pictures go.
+    networks: names of the networks.
+  """
+
+  def __init__(self, config: Any, plan: Any):
+    self.config, self.plan = config, plan
+    self.folder = pathlib.Path(config.workdir)
+    self.networks = evaluation.names(config.networks)
+
+  @functools.cache  # noqa: B019
+  def rows(self, stage: str) -> list[dict[str, Any]]:
+    """Records of a stage with set, name, model, method, and size."""
+    found = []
+    for (name, model), job in getattr(self.plan, stage).items():
+      subject = self.plan.subjects[name]
+      found.append(records.read(job.workdir) | {
+          'set': subject.title, 'name': name, 'model': model,
+          'method': subject.method, 'size': subject.size,
+          'init': subject.init, 'folder': job.workdir})
+    return found
+
+  def of(self, stage: str, name: str, model: str) -> dict[str, Any]:
+    """One of `rows`."""
+    return next(row for row in self.rows(stage)
+                if (row['name'], row['model']) == (name, model))
+
+  @property
+  def leakage(self) -> dict[str, Any] | None:
+    """The record of the reconstruction, if one was made."""
+    job = self.plan.leakage
+    return None if job is None else records.read(job.workdir)
+
+  @property
+  def claims(self) -> dict[str, Any]:
+    """The record of the claims."""
+    return records.read(self.plan.claims.workdir)
+
+  @functools.cached_property
+  def lira(self) -> dict[str, dict[str, Any]]:
+    """Method -> record of the attack with shadow models."""
+    return {name: records.read(job.workdir)
+            for name, job in self.plan.lira.items()}
+
+
+def told(metric: Any, *, percent: bool = True) -> str:
+  """'91.2 % [90.1, 92.3]', or a plain number with its interval."""
+  scale, digits, unit = (100, 1, ' %') if percent else (1, 3, '')
+  value, low, high = (f'{scale * v:.{digits}f}' for v in (
+      metric.value, metric.low, metric.high))
+  return f'{value}{unit} [{low}, {high}]'
+
+
+def distilled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Those of small sets."""
+  return [row for row in rows if row['method'] not in ('all', 'dp')]
+
+
+def main_model(results: Results) -> str:
+  """The model that figures and sentences are about."""
+  return results.networks[0] if results.networks else subjects.KRR
+
+
+def sentence(parts: list[str]) -> str:
+  """Parts as sentences."""
+  return '. '.join(part[0].upper() + part[1:] for part in parts) + '.'
+
+
+def called(model: str) -> str:
+  """The model in a sentence."""
+  return _CALLED.get(model, model)
+
+
+def models_of(results: Results) -> list[str]:
+  """Kernel regression and the networks."""
+  return [subjects.KRR, *results.networks]
+
+
+def attack_of(model: str) -> str:
+  """The membership attack that stands for all of a model, or of a set."""
+  return 'pixel_distance' if model == 'set' else claims.attack_of(model)

@@ -1,0 +1,301 @@
+"""What an audit looks at: a set of images, and models trained on it.
+
+Every stage of an audit has the flags of `SubjectConfig`: the data, the set and
+the model. A model is kernel ridge regression ('krr'), or R networks of one
+architecture that `experiments.fit` has trained. All models are functions of
+pixels in [0, 1], since that is the space in which attacks are measured.
+"""
+from collections.abc import Callable
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any, Literal, NamedTuple
+import zipfile
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+import numpy as np
+
+from dsr import checks, data as data_lib, kernels, krr, nets
+from dsr.runs import records
+from dsr.studies.distillation import evaluation, problem as problem_lib
+from dsr.types import Dataset, Examples, KernelFn
+
+KRR, ALL = 'krr', 'all'  # The model, and the name of the whole training set.
+_FAR = 8.0  # Distilled pixels leave [0, 1], but not by so much.
+
+
+@dataclasses.dataclass(frozen=True)
+class SubjectConfig:
+  """A set and a model that is trained on it."""
+
+  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  data_dir: str | None = None  # Folder of prepared TFDS datasets.
+  transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
+  max_train: int = 0  # Training examples used, balanced; 0 means all.
+  validation: float = 0.1  # Share of the training set, at most 5000 examples.
+  set: str = ''  # Workdir of experiments.distill, or an .npz; '': all images.
+  model: str = KRR  # krr, or a network: mlp, convnet3, lenet, ...
+  kernel: str = 'fcn1'  # Of krr.
+  ridge: float = 1e-6  # Of krr, relative to tr(K)/n.
+  num_networks: int = 3  # Random starts of a network.
+  protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
+  network_epochs: int | None = None  # Passes over the set; unset: protocol's.
+  network_learning_rate: float | None = None  # Unset: the protocol's.
+  network_batch_size: int | None = None  # Unset: the protocol's.
+  dp_epsilon: float = 0.0  # Above 0: networks are trained by DP-SGD.
+  dp_delta: float = 1e-5  # Of that guarantee.
+  dp_clip: float = 1.0  # Largest norm of the gradient of one example.
+  seed: int = 0
+
+
+class Shown(NamedTuple):
+  """A set as its readers see it.
+
+  Attributes:
+    pixels: (S, H, W, C), near [0, 1].
+    labels: (S,) classes.
+    examples: inputs and encoded targets, of which models are trained.
+    init_rows: rows of the training set that the set consists of, started
+      from, or (`init` is 'noise') would have started from; None if unknown.
+    init: 'real', 'noise', 'chosen' (the rows are the set) or '' (unknown).
+    name: of the method.
+  """
+
+  pixels: np.ndarray
+  labels: np.ndarray
+  examples: Examples
+  init_rows: np.ndarray | None
+  init: str
+  name: str
+
+
+def check(config: SubjectConfig) -> None:
+  """Raises a ValueError for what is wrong before any data is read."""
+  checks.at_least('max_train', config.max_train, 0)
+  checks.within('validation', config.validation, 0, 0.9)
+  checks.positive('ridge', config.ridge)
+  checks.at_least('num_networks', config.num_networks, 1)
+  for name in ('network_epochs', 'network_batch_size'):
+    if getattr(config, name) is not None:
+      checks.at_least(name, getattr(config, name), 1)
+  if config.network_learning_rate is not None:
+    checks.positive('network_learning_rate', config.network_learning_rate)
+  checks.non_negative('dp_epsilon', config.dp_epsilon)
+  checks.within('dp_delta', config.dp_delta, 0, 1)
+  checks.positive('dp_clip', config.dp_clip)
+  for name in config.transform.split('+'):
+    checks.one_of('transform', name, data_lib.transforms.known())
+  kernels.by_name(config.kernel)
+  if config.model != KRR:
+    nets.check_name(config.model)
+  elif config.dp_epsilon:
+    raise ValueError('`dp_epsilon` must be 0 with model krr, which is not '
+                     f'trained by gradients; got {config.dp_epsilon}.')
+
+
+def subject_fields(config: Any) -> dict[str, Any]:
+  """The fields of `SubjectConfig` that `config` has."""
+  return {f.name: getattr(config, f.name)
+          for f in dataclasses.fields(SubjectConfig) if hasattr(config, f.name)}
+
+
+def load_problem(
+    config: Any, *, images_per_class: int = 1) -> problem_lib.Problem:
+  """The data of `config`; the same object for the same flags."""
+  return _problem(
+      config.dataset, config.data_dir, config.transform, images_per_class,
+      config.max_train, config.validation, config.seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _problem(dataset, data_dir, transform, images_per_class, max_train,
+             validation, seed):
+  return problem_lib.prepare(
+      dataset, data_dir=data_dir, transform=transform, max_train=max_train,
+      images_per_class=images_per_class, validation=validation, seed=seed)
+
+
+def outsiders(problem: problem_lib.Problem) -> tuple[Dataset, str]:
+  """Images that no set can have seen, and where they are from.
+
+  Training images that `max_train` leaves unused, as they are drawn like the
+  used ones; where there are fewer than those, the test set.
+  """
+  if len(problem.unused) >= len(problem.train):
+    return problem.unused, 'unused training images'
+  return problem.test, 'test set'
+
+
+def load_set(config: SubjectConfig) -> tuple[Shown, problem_lib.Problem]:
+  """The set of `config`, and the data that it stands for.
+
+  Raises:
+    ValueError: no such set, one of other data or flags, or one with NaN,
+      misshapen images, or labels out of range.
+  """
+  if not config.set:
+    problem = load_problem(config)
+    return Shown(problem.train.x, problem.train.y,
+                 problem.examples(problem.train), None, '', ALL), problem
+  path = pathlib.Path(config.set)
+  if path.suffix == '.npz':
+    problem = load_problem(config)
+    return from_file(path, problem), problem
+  return _from_run(path, config)
+
+
+def _from_run(folder, config):
+  if not (folder / 'record.json').exists():
+    raise ValueError('`set` must be an .npz or the workdir of a finished '
+                     f'experiments.distill, got {str(folder)!r}.')
+  record = records.read(folder)
+  recorded = record['config']
+  for name in ('dataset', 'transform', 'max_train', 'validation', 'seed'):
+    if recorded.get(name) != getattr(config, name):
+      raise ValueError(
+          f'`{name}` must be {recorded.get(name)!r}, as in the record of '
+          f'{folder}, got {getattr(config, name)!r}.')
+  problem = load_problem(
+      config, images_per_class=recorded['images_per_class'])
+  arrays = records.read_arrays(folder)
+  rows, init = problem.start_rows, recorded['init']
+  if 'rows' in arrays:
+    rows, init = arrays['rows'], 'chosen'
+  elif recorded['method'] == 'random':
+    init = 'chosen'
+  elif recorded['method'] == 'rkip_finite':
+    rows, init = None, ''
+  shown = Shown(
+      arrays['images'], arrays['labels'],
+      Examples(jnp.asarray(arrays['inputs']), jnp.asarray(arrays['targets'])),
+      rows, init, recorded['method'])
+  return shown, problem
+
+
+def from_file(
+    path: str | os.PathLike, problem: problem_lib.Problem) -> Shown:
+  """A set that the user brings, as an .npz.
+
+  It has `images` (S, H, W, C) or (S, H, W), uint8 or near [0, 1], and `labels`
+  (S,); perhaps `targets` (S, K), learned labels in the encoding of
+  `problem.encoded`; perhaps `rows` of the training set that it started from.
+
+  Raises:
+    ValueError: names what is wrong with the file.
+  """
+  path = pathlib.Path(path)
+  try:
+    arrays = records.read_arrays(path)
+  except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    raise ValueError(f'`set` must be a readable .npz file: {error}') from error
+  if missing := [n for n in ('images', 'labels') if n not in arrays]:
+    raise ValueError(f'`set` must have the arrays images and labels, {path} '
+                     f'lacks {", ".join(missing)}.')
+  pixels, labels = arrays['images'], arrays['labels']
+  if pixels.dtype == np.uint8:
+    pixels = pixels / np.float32(255)
+  if pixels.ndim == 3:
+    pixels = pixels[..., None]
+  pixels = pixels.astype(np.float32) if pixels.dtype.kind == 'f' else pixels
+  checks.images('images', pixels, shape=problem.train.x.shape[1:])
+  checks.finite('images', pixels)
+  if np.abs(pixels - 0.5).max() > _FAR:
+    raise ValueError('`images` must be near [0, 1], got values from '
+                     f'{pixels.min():.4g} to {pixels.max():.4g}.')
+  labels = labels.astype(np.int32) if labels.dtype.kind in 'iu' else labels
+  checks.labels('labels', labels, problem.train.num_classes)
+  checks.same_rows(images=pixels, labels=labels)
+  own = Dataset(pixels, labels, problem.train.num_classes, path.name)
+  examples = problem.examples(own)
+  if 'targets' in arrays:
+    checks.targets('targets', arrays['targets'], rows=len(pixels))
+    checks.features('targets', arrays['targets'], dim=examples.y.shape[1])
+    checks.finite('targets', arrays['targets'])
+    examples = examples._replace(
+        y=jnp.asarray(arrays['targets'], examples.y.dtype))
+  rows = arrays.get('rows')
+  if rows is not None:
+    checks.labels('rows', rows, len(problem.train))
+  return Shown(pixels, labels, examples, rows, '' if rows is None else 'real',
+               path.stem)
+
+
+def kernel_regression(
+    config: SubjectConfig, shown: Shown,
+    problem: problem_lib.Problem) -> Partial:
+  """Ridge regression on the set: pixels (N, H, W, C) -> outputs (N, K)."""
+  kernel_fn = evaluation.kernel_named(config.kernel)
+  predict = evaluation.fit(kernel_fn, shown.examples, ridge=config.ridge)
+  return Partial(_after(problem.transform.apply), predict)
+
+
+@functools.lru_cache(maxsize=16)
+def _after(transform: Callable) -> Callable:
+  return lambda predict, x: predict(transform(x))
+
+
+@functools.lru_cache(maxsize=64)  # One function for all sets: compiled once.
+def _network(module, transform: Callable) -> Callable:
+  return lambda variables, x: module.apply(variables, transform(x))
+
+
+def networks(
+    config: SubjectConfig, folder: str | os.PathLike,
+    problem: problem_lib.Problem) -> list[Partial]:
+  """The networks that `experiments.fit` left in `folder`, as of pixels."""
+  arrays = records.read_arrays(folder)
+  num_outputs = arrays['outputs'].shape[-1]
+  run = _network(nets.build(config.model, num_outputs),
+                 problem.transform.apply)
+  variables = unpack(arrays)
+  num = arrays['outputs'].shape[0]
+  return [Partial(run, jax.tree.map(lambda a: jnp.asarray(a[r]), variables))  # noqa: B023
+          for r in range(num)]
+
+
+def pack(variables: Any) -> dict[str, np.ndarray]:
+  """A dict of dicts of arrays as one dict, for an npz."""
+  flat = jax.tree_util.tree_flatten_with_path(variables)[0]
+  return {'v__' + '__'.join(key.key for key in path): np.asarray(leaf)
+          for path, leaf in flat}
+
+
+def unpack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+  """What `pack` packed, among other arrays."""
+  tree = {}
+  for name, array in arrays.items():
+    if not name.startswith('v__'):
+      continue
+    *path, last = name.split('__')[1:]
+    node = tree
+    for part in path:
+      node = node.setdefault(part, {})
+    node[last] = array
+  return tree
+
+
+def outputs(predict_fns: list[Partial], pixels: np.ndarray) -> np.ndarray:
+  """(R, N, K) of every model on the host, tile by tile."""
+  return np.stack([krr.predict_in_tiles(predict_fn, pixels, tile=256)
+                   for predict_fn in predict_fns])
+
+
+def cross(kernel_fn: KernelFn, x: jax.Array, support: jax.Array) -> np.ndarray:
+  """K(x, support) on the host, tile by tile."""
+  run = Partial(_cross(kernel_fn), support)
+  return krr.predict_in_tiles(run, x, tile=1000)
+
+
+@functools.lru_cache(maxsize=16)
+def _cross(kernel_fn):
+  return lambda support, x: kernel_fn.cross(x, support)
+
+
+def decisions(outputs: np.ndarray) -> np.ndarray:
+  """(..., N) classes of outputs (..., N, K): argmax, or sign if K = 1."""
+  if outputs.shape[-1] == 1:
+    return (outputs[..., 0] > 0).astype(np.int32)
+  return outputs.argmax(-1)

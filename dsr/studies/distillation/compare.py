@@ -1,0 +1,138 @@
+"""Distilled sets and coresets on one footing: same networks, same evaluation.
+
+The command is `experiments.compare`; its docstring has an example, and what
+it writes.
+"""
+import dataclasses
+import pathlib
+import time
+from typing import Any, Literal
+
+import numpy as np
+
+from dsr.report import dots, figures, tables
+from dsr.runs import jobs, records, screen
+from dsr.studies.distillation import distill, evaluation, grid, published
+from dsr.studies.distillation.results import by_class
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Compares methods at several sizes."""
+
+  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  data_dir: str | None = None  # Folder of prepared TFDS datasets.
+  methods: str = 'random,kcenter,herding,mfc,dm,kip,rkip'
+  images_per_class: str = '1,10'  # Sizes of the sets.
+  transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
+  max_train: int = 0  # Training examples used, balanced; 0 means all.
+  networks: str = 'convnet3,mlp'  # Trained on each set.
+  num_networks: int = 5  # Random starts of each.
+  protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
+  network_epochs: int | None = None  # Unset: the protocol's.
+  network_learning_rate: float | None = None  # Unset: the protocol's.
+  options: str = ''  # [method.]flag=value, with commas between them.
+  seed: int = 0
+  fresh: bool = False  # Whether to repeat the runs that are finished.
+  workdir: str = 'out/compare'  # Where the results go.
+
+
+def run(config: Config) -> dict[str, Any]:
+  """Everything but flags; returns the metrics of the record."""
+  began = time.monotonic()
+  todo = check(config)
+  rows = []
+  for job in todo:
+    record = jobs.finished(job, distill.run, fresh=config.fresh)
+    rows.append(record | {'method': job.method, 'folder': job.workdir,
+                          'images_per_class': job.images_per_class}
+                | _published(config, job))
+  folder = pathlib.Path(config.workdir)
+  paths = _draw(config, folder, rows)
+  columns = _columns(config, rows)
+  for ending in ('md', 'csv'):
+    paths.append(tables.write(folder / f'table.{ending}', rows, columns))
+  metrics = {f'{row["method"]}_{row["images_per_class"]}_{name}': metric
+             for row in rows for name, metric in row['metrics'].items()}
+  records.write(folder, config=config, metrics=metrics,
+                wall_time=time.monotonic() - began,
+                extra={'runs': {row['folder']: row['command'] for row in rows}})
+  title = f'{config.dataset}, {config.protocol}: test accuracy [95 % interval]'
+  screen.show(tables.render(rows, columns, title=title))
+  screen.show('\n'.join(f'  {path}' for path in paths))
+  return metrics
+
+
+def check(config: Config) -> list[distill.Config]:
+  """All runs, smaller sets first.
+
+  Raises:
+    ValueError: something is wrong with a flag, before any data is read.
+  """
+  chosen = grid.chosen_methods(config.methods)
+  sizes = grid.chosen_sizes(config.images_per_class)
+  if not evaluation.names(config.networks):
+    raise ValueError('`networks` must name one or more, got none.')
+  own = grid.method_options(config, chosen)
+  return [grid.distillation(config, method, size, own)
+          for size in sizes for method in chosen]
+
+
+def _published(config, job) -> dict[str, float]:
+  """`published_<network>`, as far as there are any."""
+  shares = {name: published.accuracy(
+      config.dataset, name, job.method, job.images_per_class)
+            for name in evaluation.names(config.networks)}
+  return {f'published_{name}': share for name, share in shares.items()
+          if share is not None}
+
+
+def _columns(config, rows) -> list[tables.Column]:
+  networks = []
+  for name in evaluation.names(config.networks):
+    networks.append(tables.Column(f'{name}_accuracy', title=name, percent=True))
+    if any(f'published_{name}' in row for row in rows):
+      networks.append(tables.Column(
+          f'published_{name}', title=f'{name}, published', percent=True))
+  return [tables.Column('method'),
+          tables.Column('images_per_class', title='per class'),
+          tables.Column('krr_accuracy', title='KRR', percent=True), *networks,
+          tables.Column('method_seconds', title='seconds', digits=1)]
+
+
+def _draw(config, folder, rows) -> list[pathlib.Path]:
+  names = evaluation.names(config.networks)
+  sizes = list(dict.fromkeys(row['images_per_class'] for row in rows))
+  paths = []
+  for network in names:
+    series, told = {}, {}
+    for row in rows:
+      size, method = row['images_per_class'], row['method']
+      setting = f'{size} per class'
+      series.setdefault(setting, {})[method] = row['metrics'][
+          f'{network}_accuracy']
+      if f'published_{network}' in row:
+        told.setdefault(setting, {})[method] = row[f'published_{network}']
+    paths.append(dots.intervals(
+        folder / f'accuracy_{network}.png', series, published=told,
+        title=f'{config.dataset}, {network}, {config.protocol}'))
+  first = [row['metrics'][f'{names[0]}_accuracy'].value for row in rows]
+  paths.append(figures.scatter(
+      folder / 'time.png',
+      [max(row['metrics']['method_seconds'].value, 0.1) for row in rows],
+      100 * np.asarray(first), log_x=True, xlabel='seconds of the method',
+      ylabel=f'test accuracy of {names[0]} (%)', join=False,
+      groups=[row['method'] for row in rows],
+      title=f'{config.dataset}, {" and ".join(map(str, sizes))} per class'))
+  for size in sizes:
+    grids, classes = {}, []
+    for row in rows:
+      if row['images_per_class'] == size:
+        arrays = records.read_arrays(row['folder'])
+        grids[row['method']], classes = by_class(
+            arrays['images'], arrays['labels'], most=max(1, min(size, 5)))
+    if len({len(grid) for grid in grids.values()}) == 1:
+      paths.append(figures.side_by_side(
+          folder / f'images_{size}.png', grids, classes,
+          title=f'{config.dataset}, {size} per class'))
+  return paths

@@ -1,0 +1,112 @@
+"""What a distilled set is worth: kernel regression and trained networks."""
+import functools
+import time
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+
+from dsr import kernels, krr, nets, train
+from dsr.probes import intervals
+from dsr.runs import records
+from dsr.studies.distillation.problem import Problem
+from dsr.types import Examples, KernelFn
+
+# One program for each shape: several runs in a process then compile once.
+fit = jax.jit(krr.fit, static_argnums=0)
+kernel_named = functools.lru_cache(kernels.by_name)
+
+
+def krr_accuracy(kernel_fn: KernelFn, support: Examples, problem: Problem,
+                 ridge: float) -> intervals.Interval:
+  """Test accuracy of ridge regression on `support`, with a Wilson interval."""
+  right = accuracy(kernel_fn, support, problem.inputs(problem.test),
+                   problem.test.y, ridge)
+  return intervals.wilson(round(right * len(problem.test)), len(problem.test))
+
+
+def accuracy(kernel_fn: KernelFn, support: Examples, x, y, ridge) -> float:
+  """Share of (x, y) that ridge regression on `support` gets right."""
+  predict = fit(kernel_fn, support, ridge=ridge)
+  outputs = krr.predict_in_tiles(predict, x, tile=2500)
+  return float(krr.accuracy(outputs, y))
+
+
+def siamese(name: str, dataset: str) -> str:
+  """'dsa' as the published strategy for `dataset`: digits are not mirrored."""
+  if name != 'dsa':
+    return name
+  return 'cifar10' if dataset.startswith(('cifar', 'stl')) else 'mnist'
+
+
+def protocol(config: Any) -> train.Protocol:
+  """How networks are trained on the set, as the flags have it."""
+  chosen = {'frepo': train.FREPO, 'condensation': train.CONDENSATION,
+            'dsa': train.SIAMESE}[config.protocol]
+  if config.protocol == 'dsa':
+    chosen = chosen._replace(
+        augment=f'siamese_{siamese("dsa", config.dataset)}')
+  if config.network_epochs is not None:
+    chosen = chosen._replace(epochs=config.network_epochs)
+  if config.network_learning_rate is not None:
+    chosen = chosen._replace(learning_rate=config.network_learning_rate)
+  if getattr(config, 'network_batch_size', None) is not None:
+    chosen = chosen._replace(batch_size=config.network_batch_size)
+  return chosen
+
+
+def network_accuracies(
+    config: Any, examples: Examples, problem: Problem) -> dict[str, Any]:
+  """Test accuracies of networks trained on `examples`, with t intervals.
+
+  Args:
+    config: an `experiments.distill.Config`.
+    examples: inputs and targets of the distilled set.
+    problem: whose test set is used.
+
+  Returns:
+    `<network>_accuracy` and `<network>_seconds`, of training one and testing
+    it, for each of the config; `network_accuracy` is the first's.
+  """
+  metrics, x_test = {}, problem.inputs(problem.test)
+  recipe = protocol(config)
+  if recipe.loss == 'cross_entropy':
+    examples = examples._replace(y=probabilities(examples.y))
+  for i, name in enumerate(names(config.networks)):
+    began = time.monotonic()
+    scores = train.evaluate(
+        jax.random.fold_in(jax.random.key(config.seed + 3), i),
+        nets.build(name, examples.y.shape[1]), examples, x_test,
+        problem.test.y, protocol=recipe, num_networks=config.num_networks)
+    seconds = (time.monotonic() - began) / config.num_networks
+    mean, low, high = intervals.mean_t(scores.accuracy)
+    metrics[f'{name}_accuracy'] = records.metric(  # A share, even for R = 2.
+        mean, max(low, 0.0), min(high, 1.0))
+    metrics.setdefault('network_accuracy', metrics[f'{name}_accuracy'])
+    metrics[f'{name}_seconds'] = records.metric(seconds)
+    logging.info('%s: %.1f s a network', name, seconds)
+  return metrics
+
+
+@jax.jit
+def probabilities(y: jax.Array) -> jax.Array:
+  """Targets of a distilled set as class probabilities (S, K), for softmax.
+
+  The encodings of `experiments.problem` are taken back: +-1 becomes two
+  columns, one-hot less 1/C becomes one-hot. What learned labels have below 0
+  or above 1 is cut off, and rows are divided by their sum.
+  """
+  if y.shape[1] == 1:
+    p = jnp.concatenate([1 - y, 1 + y], axis=1) / 2
+  else:
+    p = y + 1 / y.shape[1]
+  p = jnp.clip(p, 0, 1)
+  total = jnp.sum(p, axis=1, keepdims=True)
+  return jnp.where(total > 0, p / jnp.where(total > 0, total, 1),
+                   1 / p.shape[1])
+
+
+def names(flag: str) -> list[str]:
+  """The parts of a flag with commas."""
+  return [name for name in (part.strip() for part in flag.split(',')) if name]

@@ -1,0 +1,98 @@
+"""Several runs of `experiments.distill` at once: methods, sizes, their options.
+
+Binaries that compare methods take the flags `methods`, `images_per_class` and
+`options`, all with commas between their parts; an option is
+[method.]flag=value, where flag is one of `experiments.distill`.
+"""
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+from dsr import checks
+from dsr.runs import options
+from dsr.studies.distillation import distill, evaluation, methods
+
+# Flags of a run that `options` cannot set.
+_OWN = ('method', 'workdir', 'dataset', 'data_dir', 'images_per_class')
+
+
+def chosen_methods(flag: str, *, known: Sequence[str] = methods.NAMES
+                   ) -> list[str]:
+  """The methods that a flag names, each once.
+
+  Raises:
+    ValueError: none, or an unknown one.
+  """
+  chosen = list(dict.fromkeys(evaluation.names(flag)))
+  for method in chosen:
+    checks.one_of('methods', method, known)
+  if not chosen:
+    raise ValueError('`methods` must name one or more, got none.')
+  return chosen
+
+
+def chosen_sizes(flag: str) -> list[int]:
+  """The sizes that a flag names, each once, in increasing order.
+
+  Raises:
+    ValueError: none, or one that is no positive integer.
+  """
+  sizes = evaluation.names(flag)
+  if not sizes or not all(size.isdigit() and int(size) for size in sizes):
+    raise ValueError('`images_per_class` must be positive integers with commas '
+                     f'between them, got {flag!r}.')
+  return sorted(set(map(int, sizes)))
+
+
+def method_options(
+    config: Any, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Method, or '' for all -> flags of its runs, as `config.options` has them.
+
+  Args:
+    config: a dataclass with the field `options`; flags of `experiments.distill`
+      that it has itself can be set for single methods only.
+    chosen: the methods that may be named.
+
+  Raises:
+    ValueError: a part that is no [method.]flag=value, or no such flag.
+  """
+  kinds = options.kinds(distill.Config)
+  out = {name: {} for name in ('', *methods.METHODS)}
+  for name, text in options.split(config.options):
+    method, _, flag = name.rpartition('.')
+    if method:
+      checks.one_of('options', method, chosen)
+    free = flag in kinds and flag not in _OWN
+    if not (text and free and (method or not hasattr(config, flag))):
+      raise ValueError(
+          '`options` must be [method.]flag=value with flags of '
+          f'experiments.distill that are not flags here, got {name!r}.')
+    out[method][flag] = options.parse(flag, text, kinds[flag])
+  return out
+
+
+def distillation(
+    config: Any, method: str, size: int, own: dict[str, dict[str, Any]], *,
+    name: str | None = None, **fields: Any) -> distill.Config:
+  """One run, checked.
+
+  Args:
+    config: a dataclass; what it shares with `experiments.distill` is handed on.
+    method: of the run.
+    size: images per class.
+    own: of `method_options`.
+    name: of its folder in the workdir; unset: '<method>_<size>'.
+    **fields: of the run, before the options of `own`.
+
+  Raises:
+    ValueError: a flag out of its range, or one without effect.
+  """
+  shared = {field.name: getattr(config, field.name)
+            for field in dataclasses.fields(distill.Config)
+            if hasattr(config, field.name)}
+  folder = pathlib.Path(config.workdir, name or f'{method}_{size}')
+  job = distill.Config(**shared | fields | own[''] | own[method] | {
+      'method': method, 'images_per_class': size, 'workdir': str(folder)})
+  distill.check(job)
+  return distill.resolve(job)

@@ -1,0 +1,96 @@
+"""Gradient methods of distillation: start, loop, and what is kept of it."""
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsr import loop
+from dsr.distill import averaging, support as support_lib
+from dsr.studies.distillation import evaluation
+from dsr.studies.distillation.problem import Problem
+from dsr.studies.distillation.results import Learned
+from dsr.types import Examples, KernelFn, Solver, Status
+
+# Of the evaluation, and of other methods; with a constant rate also `steps`.
+_NOT_IN_CHECKPOINTS = (
+    'workdir', 'networks', 'num_networks', 'network_epochs',
+    'network_learning_rate', 'protocol')
+
+
+def start(config: Any, baseline: Examples) -> support_lib.Support:
+  """The support that a method starts from: real images or noise.
+
+  Args:
+    config: an `experiments.distill.Config`.
+    baseline: the random subset.
+  """
+  key_noise, key_corrupt = jax.random.split(jax.random.key(config.seed + 1))
+  x = baseline.x
+  if config.init == 'noise':
+    x = support_lib.noise_like(key_noise, x)
+  first = support_lib.support(x, baseline.y)
+  if config.corruption:
+    first = support_lib.corrupt(key_corrupt, first, config.corruption)
+  return first
+
+
+def learn(
+    config: Any, kernel_fn: KernelFn, problem: Problem, baseline: Examples,
+    solver: Solver, data: Any, *init_args: Any) -> Learned:
+  """Runs `solver`, keeping what does best on the validation split.
+
+  Args:
+    config: an `experiments.distill.Config`, resolved.
+    kernel_fn: of the looks at the validation split.
+    problem: what is distilled.
+    baseline: the random subset.
+    solver: a method; averaged if the config asks for it.
+    data: what its steps read.
+    *init_args: what its `init` takes besides key and support.
+
+  Raises:
+    FloatingPointError: the loss is not finite.
+  """
+  if config.ema:
+    solver = averaging.averaged(solver, config.ema)
+  first = start(config, baseline)
+  # Of every look: at which step, and the accuracy; NaN without validation.
+  kept = {'steps': np.zeros(0, int), 'accuracy': np.zeros(0), 'best': -1.0,
+          'x': np.asarray(first.x), 'y': np.asarray(first.y)}
+  held_out = problem.validation
+  if len(held_out):
+    x_held_out = problem.inputs(held_out)
+
+  def on_chunk(step, state, info):
+    del info
+    now = np.nan
+    if len(held_out):
+      now = evaluation.accuracy(
+          kernel_fn, state.support.examples(), x_held_out, held_out.y,
+          config.ridge)
+    kept.update(steps=np.append(kept['steps'], step),
+                accuracy=np.append(kept['accuracy'], now))
+    if config.keep == 'last' or now >= kept['best']:
+      kept.update(best=now, x=np.asarray(state.support.x),
+                  y=np.asarray(state.support.y))
+
+  ignore = _NOT_IN_CHECKPOINTS
+  if config.schedule == 'constant':
+    ignore += ('steps',)
+  state = solver.init(jax.random.key(config.seed + 2), first, *init_args)
+  result = loop.run(
+      solver.step, state, data, num_steps=config.steps, chunk=config.eval_every,
+      workdir=config.workdir, checkpoint_every=10 * config.eval_every,
+      fingerprint=loop.config_fingerprint(config, ignore=ignore),
+      extra=kept, on_chunk=on_chunk, description=config.method)
+  if result.status == Status.NOT_FINITE:
+    raise FloatingPointError(
+        f'The loss of {config.method} is not finite after step '
+        f'{result.steps_done}: lower `learning_rate` (got '
+        f'{config.learning_rate}) or raise `ridge` (got {config.ridge}).')
+  looked = np.isfinite(kept['accuracy'])
+  return Learned(
+      Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y'])),
+      kept['steps'][looked], kept['accuracy'][looked],
+      np.asarray(result.infos.loss), result.status)

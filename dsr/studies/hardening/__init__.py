@@ -1,0 +1,1 @@
+"""Adversarial training on small sets, and the bound of covers."""

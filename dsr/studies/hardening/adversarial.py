@@ -1,0 +1,194 @@
+"""Does adversarial training on small sets make networks robust?
+
+The command is `experiments.adversarial`; its docstring has an example, and what
+it writes.
+"""
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+from dsr import checks
+from dsr.report import dots, tables
+from dsr.runs import jobs, records, screen
+from dsr.studies.distillation import distill, evaluation, grid, methods
+from dsr.studies.hardening import covering, hardened
+
+ALL = 'all'
+TRAININGS = ('standard', 'pgd', 'trades', 'wide')
+_SHOWN = {'clean': 'clean', 'linf': 'PGD linf', 'strong': 'APGD',
+          'l2': 'PGD l2'}
+# Flags of `experiments.distill` that mean something else here.
+_PLAIN = {'networks': '', 'num_networks': 5, 'norm': 'l2'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(hardened.HardeningConfig):
+  """Adversarial training on sets of several methods."""
+
+  methods: str = 'mfc,dm,kcenter,random,all'  # all: the whole training set.
+  images_per_class: str = '10,50'  # Sizes of the sets.
+  trainings: str = 'standard,pgd'  # And trades, wide.
+  full_steps: int | None = None  # Updates on all images; unset: train_steps.
+  weigh: bool = True  # Whether losses have the weights of mfc.
+  widest: float = 0.3  # Largest radius of wide.
+  options: str = ''  # [method.]flag=value, of experiments.distill.
+  fresh: bool = False  # Whether to repeat the runs that are finished.
+  workdir: str = 'out/adversarial'  # Where the results go.
+
+
+def run(config: Config) -> dict[str, Any]:
+  """Everything but flags; returns the metrics of the record."""
+  began = time.monotonic()
+  rows, sets = [], {}
+  for own, todo in check(config):
+    made, label = {}, {'method': ALL, 'per_class': ALL}
+    if own is not None:
+      made = jobs.finished(own, distill.run, fresh=config.fresh)
+      sets[own.workdir] = made['command']
+      label = {'method': own.method, 'per_class': str(own.images_per_class)}
+    for training, job in todo:
+      # A training without a record goes on from its checkpoint.
+      ended = pathlib.Path(job.workdir, 'record.json').exists()
+      record = jobs.finished(
+          job, hardened.run, fresh=config.fresh,
+          after=[own.workdir] if own is not None and ended else [])
+      rows.append(record | label | {
+          'training': training, 'folder': job.workdir,
+          'gap': made.get('extra', {}).get('gap')})
+  folder = pathlib.Path(config.workdir)
+  paths = [*_tables(folder, rows), *_draw(config, folder, rows)]
+  metrics = {f'{pathlib.Path(row["folder"]).name}_{name}': metric
+             for row in rows for name, metric in row['metrics'].items()}
+  records.write(
+      folder, config=config, metrics=metrics,
+      wall_time=time.monotonic() - began,
+      extra={'sets': sets,
+             'runs': {row['folder']: row['command'] for row in rows}})
+  screen.show(tables.render(rows, _columns(), title=(
+      f'{config.dataset}, {config.network}: test accuracy [95 % interval over '
+      'networks and images]')))
+  if bounds := _bounds(rows):
+    screen.show(tables.render(bounds, _BOUND, title=(
+        '\nAdversarial loss on training images (left) and the side of the '
+        'cover (right) [95 % interval over networks]')))
+  screen.show('\n'.join(f'  {path}' for path in paths))
+  return metrics
+
+
+def check(config: Config) -> list[
+    tuple[distill.Config | None, list[tuple[str, hardened.Config]]]]:
+  """The sets, smaller ones first, each with its trainings by name.
+
+  Raises:
+    ValueError: something is wrong with a flag, before any data is read.
+  """
+  hardened.check(config)
+  chosen = grid.chosen_methods(config.methods, known=(*methods.NAMES, ALL))
+  sizes = grid.chosen_sizes(config.images_per_class)
+  trainings = list(dict.fromkeys(evaluation.names(config.trainings)))
+  for training in trainings:
+    checks.one_of('trainings', training, TRAININGS)
+  if not trainings:
+    raise ValueError('`trainings` must name one or more, got none.')
+  if 'wide' in trainings:
+    checks.positive('widest', config.widest)
+    if chosen == [ALL] or 'mfc' not in chosen:
+      raise ValueError('`methods` must name mfc with training wide, got '
+                       f'{config.methods}.')
+  made = [method for method in chosen if method != ALL]
+  if config.full_steps is not None:
+    checks.at_least('full_steps', config.full_steps, 1)
+  own = grid.method_options(config, made)
+  sets = [grid.distillation(config, method, size, own, **_PLAIN)
+          for size in sizes for method in made]
+  for one in sets:
+    for name in ('transform', 'max_train', 'validation', 'seed'):
+      if getattr(one, name) != getattr(config, name):
+        raise ValueError(
+            f'`options` must leave {name} alone, which is the same for all '
+            f'sets: {getattr(config, name)}; got {getattr(one, name)}.')
+  return [(one, _trainings(config, one, trainings))
+          for one in [*sets, *[None] * (ALL in chosen)]]
+
+
+def _trainings(config, own, trainings) -> list[tuple[str, hardened.Config]]:
+  """The runs on one set; on all training images for None."""
+  shared = {field.name: getattr(config, field.name)
+            for field in dataclasses.fields(hardened.HardeningConfig)}
+  covers = own is not None and own.method == 'mfc'
+  if own is None and config.full_steps is not None:
+    shared['train_steps'] = config.full_steps
+  folder = pathlib.Path(config.workdir, ALL) if own is None else (
+      pathlib.Path(own.workdir))
+  todo = []
+  for training in trainings:
+    if training == 'wide' and not covers:
+      continue
+    job = hardened.Config(
+        **shared, set='' if own is None else own.workdir,
+        training='pgd' if training == 'wide' else training,
+        weighted=covers and config.weigh,
+        widest=config.widest if training == 'wide' else 0.0,
+        workdir=f'{folder}_{training}')
+    hardened.check(job)
+    todo.append((training, job))
+  return todo
+
+
+def _columns() -> list[tables.Column]:
+  return [
+      'method', tables.Column('per_class'), 'training',
+      *(tables.Column(f'{name}_accuracy', title=title, percent=True)
+        for name, title in _SHOWN.items()),
+      tables.Column('train_seconds', title='seconds', digits=0)]
+
+
+_BOUND = (
+    'method', 'per_class', 'training', 'norm',
+    tables.Column('eta', digits=3), tables.Column('gap', digits=3),
+    tables.Column('left', digits=3), tables.Column('right', digits=2),
+    tables.Column('right_by_attack', digits=2),
+    tables.Column('relative_slack', title='slack / right', digits=4))
+
+
+def _bounds(rows) -> list[dict[str, Any]]:
+  """One row for each training and norm that has a bound."""
+  found = []
+  for row in rows:
+    for norm in covering.NORMS:
+      prefix = f'bound_{norm}_'
+      own = {name.removeprefix(prefix): value
+             for name, value in row['metrics'].items()
+             if name.startswith(prefix)}
+      if own:
+        gap = row['gap'] if norm == 'l2' else None
+        found.append({name: row[name] for name in (
+            'method', 'per_class', 'training')} | own | {
+                'norm': norm, 'gap': gap})
+  return found
+
+
+def _tables(folder, rows) -> list[pathlib.Path]:
+  paths = []
+  for ending in ('md', 'csv'):
+    paths.append(tables.write(folder / f'table.{ending}', rows, _columns()))
+    if bounds := _bounds(rows):
+      paths.append(tables.write(folder / f'bound.{ending}', bounds, _BOUND))
+  return paths
+
+
+def _draw(config, folder, rows) -> list[pathlib.Path]:
+  paths = []
+  for training in dict.fromkeys(row['training'] for row in rows):
+    series = {title: {} for title in _SHOWN.values()}
+    for row in rows:
+      if row['training'] == training:
+        name = (row['method'] if row['method'] == ALL else
+                f'{row["method"]} {row["per_class"]}')
+        for attack, title in _SHOWN.items():
+          series[title][name] = row['metrics'][f'{attack}_accuracy']
+    paths.append(dots.intervals(
+        folder / f'accuracy_{training}.png', series,
+        title=f'{config.dataset}, {config.network}, {training} training'))
+  return paths

@@ -1,0 +1,248 @@
+"""Who attacks whom: flags, their meaning, and the attack that they name."""
+from collections.abc import Callable
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+from typing import Any, Literal, TypeVar
+
+import jax
+
+from dsr import checks, loop
+from dsr.attack.release import Released
+from dsr.attack.result import Reconstruction
+from dsr.runs import options, records, stopwatch as stopwatch_lib
+from dsr.studies.distillation import evaluation
+from dsr.studies.reconstruction import victims
+from dsr.types import KernelFn
+
+ATTACKS = ('ntk_limit', 'finite', 'first_layer', 'published', 'kkt')
+_FLOAT64 = 200  # At infinite width, up to so many images by default.
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackConfig(victims.VictimConfig):
+  """A victim, what is released of it, and who attacks it."""
+
+  regime: Literal['infinite', 'linearized', 'standard'] = 'infinite'
+  dtype: Literal['auto', 'float32', 'float64'] = 'auto'  # Of the victim.
+  kernel: str = 'fcn2'  # Of regime=infinite: fcn2, convnet3, myrtle5, ...
+  kernel_b_std: float = 0.1  # Of its biases; 0: none.
+  kernel_ridge: float = 0.0  # Of its fit, relative to tr(K)/N.
+  victim: str = ''  # Workdir of experiments.train, instead of training one.
+  threat: Literal['auto', 'query', 'parameters', 'final'] = 'auto'
+  noise: float = 0.0  # Standard deviation, added to the released parameters.
+  attack: Literal[
+      'auto', 'ntk_limit', 'finite', 'first_layer', 'published', 'kkt'] = 'auto'
+  ratio: float | None = None  # Candidates to training images; unset: attack's.
+  steps: int | None = None  # Of the attack; unset: its own.
+  attack_learning_rate: float | None = None  # Unset: the attack's own.
+  gradients: str | None = None  # Of which parameters; unset: the attack's own.
+  box: float | None = None  # Weight of the pixel range; unset: the attack's.
+  variation: float | None = None  # Weight of total variation, likewise.
+  high_frequency: float | None = None  # Weight of what a blur removes.
+  options: str = ''  # Others of the attack: name=value, commas between them.
+  attack_seed: int = 0  # Of the attack's starts; `seed` is the victim's.
+
+
+_PRIORS = ('box', 'variation', 'high_frequency')
+_SETTINGS = {'ratio': 'ratio', 'steps': 'steps', 'gradients': 'gradients',
+             'attack_learning_rate': 'learning_rate'}
+_VICTIM = tuple(f.name for f in dataclasses.fields(victims.VictimConfig))
+_INFINITE = ('kernel', 'kernel_b_std', 'kernel_ridge')
+_EVERYWHERE = ('dataset', 'data_dir', 'num_train', 'regime', 'dtype', 'seed')
+_Config = TypeVar('_Config', bound=AttackConfig)
+
+
+def resolve(config: _Config) -> _Config:
+  """`config` with the fields of a given victim, and nothing left automatic.
+
+  Raises:
+    ValueError: a flag that contradicts the record of the given victim.
+  """
+  if config.victim:
+    config = _as_recorded(config)
+  infinite = config.regime == 'infinite'
+  attack, threat, dtype = config.attack, config.threat, config.dtype
+  if attack == 'auto':
+    finite = 'first_layer' if config.architecture == 'mlp' else 'finite'
+    attack = ('ntk_limit' if infinite else
+              'kkt' if threat == 'final' else finite)
+  if threat == 'auto':
+    threat = ('query' if infinite else
+              'final' if attack == 'kkt' else 'parameters')
+  if dtype == 'auto':
+    small = infinite and config.num_train <= _FLOAT64
+    dtype = 'float64' if small else 'float32'
+  return dataclasses.replace(config, attack=attack, threat=threat, dtype=dtype)
+
+
+def _as_recorded(config):
+  victims.load_victim(config.victim)  # Says what is wrong with the folder.
+  recorded = records.read(config.victim)['config']
+  fields = {}
+  for field in dataclasses.fields(config):
+    if field.name not in _VICTIM or field.name == 'data_dir':
+      continue
+    value, given = recorded[field.name], getattr(config, field.name)
+    value = tuple(value) if isinstance(value, list) else value
+    if given not in (field.default, value):
+      raise ValueError(f'`{field.name}` must be {value!r}, as in the record of '
+                       f'{config.victim}, got {given!r}.')
+    fields[field.name] = value
+  data_dir = config.data_dir or recorded['data_dir']
+  return dataclasses.replace(config, data_dir=data_dir, **fields)
+
+
+def check(config: AttackConfig) -> None:
+  """Raises a ValueError for what is wrong before any data is read.
+
+  Args:
+    config: by `resolve`.
+  """
+  infinite = config.regime == 'infinite'
+  if infinite:
+    others = [name for name in _VICTIM if name not in _EVERYWHERE]
+    _refuse(config, (*others, 'victim', 'noise'), 'an infinitely wide network')
+    evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
+    checks.non_negative('kernel_ridge', config.kernel_ridge)
+    checks.at_least('num_train', config.num_train, 2)
+    checks.one_of('attack', config.attack, ('ntk_limit',))
+    checks.one_of('threat', config.threat, ('query', 'parameters'))
+  else:
+    _refuse(config, _INFINITE, 'a finite network')
+    victims.check(victim_config(config))
+    checks.non_negative('noise', config.noise)
+    checks.one_of('attack', config.attack, ATTACKS[1:])
+    known = (('parameters', 'final') if config.attack == 'kkt' else
+             ('parameters',))
+    checks.one_of('threat', config.threat, known)
+  settings(config)
+
+
+def _refuse(config, names, what):
+  """A ValueError for a flag that would have no effect."""
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if field.name in names and value != field.default:
+      raise ValueError(f'`{field.name}` must be {field.default!r} with {what}; '
+                       f'got {value!r}.')
+
+
+def victim_config(config: AttackConfig) -> victims.VictimConfig:
+  """What `config` says of the victim; its regime is unused at infinite width.
+
+  Args:
+    config: by `resolve`.
+  """
+  fields = {name: getattr(config, name) for name in _VICTIM}
+  if config.regime == 'infinite':
+    fields['regime'] = 'standard'
+  return victims.VictimConfig(**fields)
+
+
+def settings(config: AttackConfig) -> Any:
+  """The `Config` of the attack, with the flags that are given.
+
+  Raises:
+    ValueError: a flag that the attack does not have.
+  """
+  base = _module(config.attack).Config()
+  given = {}
+  for flag, field in (*_SETTINGS.items(), *zip(_PRIORS, _PRIORS)):
+    value = getattr(config, flag)
+    if value is None:
+      continue
+    where = base if flag in _SETTINGS else getattr(base, 'prior', ())
+    if field not in getattr(where, '_fields', ()):
+      raise ValueError(
+          f'`{flag}` must be unset with the attack {config.attack}, which has '
+          f'no such option; got {value!r}.')
+    given[flag] = value
+  prior = {name: given.pop(name) for name in _PRIORS if name in given}
+  given = {_SETTINGS[flag]: value for flag, value in given.items()}
+  if prior:
+    given['prior'] = base.prior._replace(**prior)
+  if config.regime == 'infinite':
+    given['dtype'] = config.dtype
+  return base._replace(**given | _options(config, base))
+
+
+def _options(config, base) -> dict[str, Any]:
+  """The flag `options`, each value of the type of its field."""
+  kinds, found = options.kinds(type(base)), {}
+  for name, text in options.split(config.options):
+    if name not in kinds:
+      raise ValueError(f'`options` must be name=value of {config.attack}, with '
+                       f'names among {", ".join(kinds)}; got {name!r}.')
+    found[name] = options.parse(name, text, kinds[name])
+  return found
+
+
+def _module(attack):
+  return importlib.import_module(f'dsr.attack.{attack}')
+
+
+def run(
+    config: AttackConfig, released: Released, workdir: str | os.PathLike, *,
+    kernel_fn: KernelFn | None = None, norm_squared: float = 0.0,
+    on_chunk: Callable | None = None) -> tuple[Reconstruction, float]:
+  """The reconstruction, and the seconds that the attack took.
+
+  Args:
+    config: by `resolve`, after `check`.
+    released: what the attacker gets.
+    workdir: the attack is saved in its folder `attack` and goes on from there.
+    kernel_fn: the public architecture of an infinitely wide network.
+    norm_squared: of its function, told if the threat is `parameters`.
+    on_chunk: (step, candidates, seconds so far) between chunks; what it takes
+      does not count.
+
+  Raises:
+    ValueError: the folder has an attack with other flags, or the attack
+      refuses the case.
+  """
+  folder = pathlib.Path(workdir) / 'attack'
+  chosen = settings(config)
+  _claim(folder, config)
+  keywords = {}
+  if config.attack == 'ntk_limit':
+    keywords['kernel_fn'] = kernel_fn
+    if config.threat == 'parameters':
+      chosen = chosen._replace(norm_squared=norm_squared)
+  watch = stopwatch_lib.Stopwatch(folder)
+
+  def look(step, candidates):
+    seconds = watch.save()
+    stop = None
+    if on_chunk is not None:
+      stop = on_chunk(step, candidates, seconds)
+      watch.leave_out(watch.seconds - seconds)
+    return stop
+
+  key = jax.random.key(config.attack_seed)
+  found = _module(config.attack).reconstruct(
+      key, released, chosen, workdir=folder, on_chunk=look, **keywords)
+  return found, watch.save(now=True)
+
+
+def _claim(folder, config) -> None:
+  """Notes the flags of an attack; refuses a folder that has others."""
+  fields = {f.name for f in dataclasses.fields(AttackConfig)}
+  flags = {name: value for name, value in json.loads(
+      loop.config_fingerprint(config)).items()
+           if name in fields - {'data_dir', 'max_steps'}}
+  path = folder / 'flags.json'
+  if path.exists():
+    old = json.loads(path.read_text('utf-8'))
+    differ = '; '.join(
+        f'`{name}` was {old.get(name)!r}, is {flags[name]!r}'
+        for name in sorted(flags) if old.get(name) != flags[name])
+    if differ:
+      raise ValueError(f'`workdir` has an attack with other flags: {differ}. '
+                       'Choose another, or start over by `--fresh`.')
+  folder.mkdir(parents=True, exist_ok=True)
+  with records.replacing(path) as part:
+    part.write_text(json.dumps(flags, indent=2), encoding='utf-8')
+

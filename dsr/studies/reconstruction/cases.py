@@ -1,0 +1,147 @@
+"""Victims with all the truth about them, and what is released of each."""
+from collections.abc import Callable
+import functools
+import os
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsr import krr, linalg, nets, train
+from dsr.attack import release
+from dsr.attack.release import Released
+from dsr.kernels import distance, empirical
+from dsr.runs import records, stopwatch as stopwatch_lib
+from dsr.studies.distillation import evaluation
+from dsr.studies.reconstruction import attacks, limits, victims
+from dsr.types import KernelFn, Status
+
+_ROUNDING = 1e-12  # Of float64, relative; keeps a Gram matrix definite.
+
+
+class Case(NamedTuple):
+  """A victim, with all the truth about it, and its release.
+
+  Attributes:
+    task: its data.
+    released: what the attacker gets.
+    kernel_fn: the architecture at infinite width; None for finite networks.
+    kernel: (N, N) of the training images, float64: the one of training, or
+      that of theta_T for a standard network.
+    duals: (N, C) true ones, float64; None where they are not defined.
+    norm_squared: of the fit in the kernel's Hilbert space; 0 for networks.
+    distances: `kernel`, `frobenius` (from theta_0 to theta_T) and, for ReLU
+      MLPs, `limit` (from theta_0 to the mean over initialisations).
+    seconds: that the victim took.
+    predict: transformed images (M, ...) -> outputs (M, C), on the host.
+  """
+
+  task: victims.Task
+  released: Released
+  kernel_fn: KernelFn | None
+  kernel: np.ndarray
+  duals: np.ndarray | None
+  norm_squared: float
+  distances: dict[str, float]
+  seconds: float
+  predict: Callable
+
+
+def make_case(
+    config: attacks.AttackConfig, workdir: str | os.PathLike, *,
+    task: victims.Task | None = None) -> Case:
+  """Trains or loads the victim, and releases of it what the threat allows.
+
+  Args:
+    config: by `attacks.resolve`, after `attacks.check`.
+    workdir: training is saved in its folder `training`.
+    task: `config.num_train` examples, other than those of the flags.
+
+  Raises:
+    ValueError: the data do not fit the flags.
+    FloatingPointError: training failed.
+    KeyboardInterrupt: training was stopped; it goes on from its checkpoint.
+  """
+  own = attacks.victim_config(config)
+  if task is None:
+    task = victims.prepare_victim_task(own)
+  public = {
+      'num_train': config.num_train, 'input_shape': task.examples.x.shape[1:],
+      'num_outputs': task.examples.y.shape[1], 'low': task.low,
+      'high': task.high}
+  if config.regime == 'infinite':
+    return _infinite(config, task, public)
+  return _finite(config, own, task, public, pathlib.Path(workdir) / 'training')
+
+
+def _infinite(config, task, public) -> Case:
+  began = time.monotonic()
+  kernel_fn = evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
+  predict, kernel = _interpolate(
+      kernel_fn, task.examples, ridge=config.kernel_ridge)
+  linalg.raise_if_failed(predict.info, ridge=config.kernel_ridge)
+  released = release.query_only(  # A pytree: no program has its arrays in it.
+      jax.tree_util.Partial(_query, predict), **public)
+  seconds = time.monotonic() - began
+  kernel = np.asarray(kernel, np.float64)
+  duals = np.asarray(predict.dual, np.float64)
+  norm_squared = float(np.sum(duals * (kernel @ duals)))
+  return Case(task, released, kernel_fn, kernel, duals, norm_squared,
+              {'kernel': 0.0, 'frobenius': 0.0, 'limit': 0.0}, seconds,
+              functools.partial(krr.predict_in_tiles, predict))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _interpolate(kernel_fn, examples, ridge):
+  """(predictor, K(X, X)), in one program."""
+  return krr.fit(kernel_fn, examples, ridge=ridge), kernel_fn(examples.x)
+
+
+def _query(predict, x):
+  """f_T - f_0, as f_0 = 0."""
+  return predict(x.astype(predict.support.dtype))
+
+
+def _finite(config, own, task, public, folder) -> Case:
+  if config.victim:
+    victim = victims.load_victim(config.victim)
+    seconds = records.read(config.victim)['wall_time']
+  else:
+    watch = stopwatch_lib.Stopwatch(folder)
+    victim = victims.train_victim(own, task, workdir=folder)
+    seconds = watch.save(now=True)
+  if victim.status == Status.INTERRUPTED:
+    raise KeyboardInterrupt
+  final = config.threat == 'final'
+  released = release.parameters(
+      victim.module, None if final else victim.theta_0, victim.theta_T,
+      linearised=victim.linearised and not final, **public)
+  if config.noise:
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    released = release.with_noise(key, released, config.noise)
+  kernel, distances = _kernels(victim, task.examples.x)
+  duals = None if victim.duals is None else np.asarray(victim.duals, float)
+  return Case(task, released, None, kernel, duals, 0.0, distances, seconds,
+              functools.partial(train.outputs, victim))
+
+
+def _kernels(victim, x):
+  """The kernel that the duals belong to, and the distances of a `Case`."""
+  x = jnp.asarray(x, jnp.float64)
+  apply_fn = lambda theta, x: victim.module.apply({'params': theta}, x)
+
+  def at(theta):
+    theta = jax.tree.map(lambda a: a.astype(x.dtype), theta)
+    return np.asarray(empirical.ntk(apply_fn, theta)(x))
+
+  start = at(victim.theta_0)
+  end = start if victim.linearised else at(victim.theta_T)
+  found = {'kernel': distance.cosine_distance(start, end),
+           'frobenius': distance.relative_frobenius(start, end)}
+  if isinstance(victim.module, nets.MLP):
+    limit = limits.expected_ntk(victim.module, x)
+    found['limit'] = distance.cosine_distance(start, limit)
+  return end + _ROUNDING * np.mean(np.diag(end)) * np.eye(len(end)), found

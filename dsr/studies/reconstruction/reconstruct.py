@@ -1,0 +1,135 @@
+"""Rebuilds the training images of a network, and says how well.
+
+The command is `experiments.reconstruct`; its docstring has an example, and what
+it writes.
+"""
+import dataclasses
+import math
+import pathlib
+import time
+from typing import Any, Literal
+
+from absl import logging
+import numpy as np
+
+from dsr import checks
+from dsr.attack.result import Reconstruction
+from dsr.report import tables
+from dsr.runs import jobs, records, screen
+from dsr.studies.reconstruction import (
+  attacks,
+  cases,
+  race,
+  scoring,
+  sweep as sweep_lib,
+)
+from dsr.types import Status
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(attacks.AttackConfig):
+  """Trains a network on a few images, attacks it, and scores the result."""
+
+  # 'both' goes with `compare`: two races, linearized and standard.
+  regime: Literal['infinite', 'linearized', 'standard', 'both'] = 'infinite'
+  compare: str = ''  # Another attack, to race on the same victim.
+  compare_steps: int | None = None  # Of that attack; unset: its own.
+  sweep: bool = False  # Whether to go through all `widths` and `nums`.
+  widths: str = '512,1024,2048,4096'  # Of a sweep.
+  nums: str = '20,50,100,200'  # Training images of a sweep.
+  fresh: bool = False  # Whether to repeat a finished run.
+  workdir: str = 'out/reconstruct'  # Where the results go.
+
+
+def run(config: Config) -> dict[str, Any]:
+  """Everything but flags; returns the metrics of the record."""
+  if config.sweep:
+    check(config)
+    return sweep_lib.run(config, run)
+  config = attacks.resolve(config)
+  check(config)
+  record = None if config.fresh else jobs.kept(config)
+  if record is not None:
+    logging.info('%s: finished before, kept', config.workdir)
+    screen.show((pathlib.Path(config.workdir) / 'table.txt').read_text('utf-8'))
+    return record['metrics']
+  if config.fresh:
+    jobs.forget(config.workdir)
+  if config.regime == 'both':
+    return race.run_both(config, run)
+  if config.compare:
+    return race.run(config)
+  return _attack(config)
+
+
+def check(config: Config) -> None:
+  """Raises a ValueError for what is wrong before any data is read."""
+  if config.regime == 'both':
+    if not config.compare:
+      raise ValueError("`regime` can be 'both' with `compare` only, got 'both' "
+                       'and no other attack.')
+    if config.sweep:
+      raise ValueError("`regime` must be 'linearized' or 'standard' with "
+                       "`sweep`, got 'both'.")
+    for part in race.parts(config):
+      check(part)
+    return
+  if config.sweep:
+    sweep_lib.check(config)
+    return
+  if config.compare:
+    race.check(config)
+  elif config.compare_steps is not None:
+    raise ValueError('`compare_steps` needs `compare`, got '
+                     f'{config.compare_steps} alone.')
+  attacks.check(config)
+  if config.steps is not None:
+    checks.at_least('steps', config.steps, 1)
+
+
+def _attack(config: Config) -> dict[str, Any]:
+  began = time.monotonic()
+  folder = pathlib.Path(config.workdir)
+  case = cases.make_case(config, folder)
+  found, seconds = attacks.run(
+      config, case.released, folder, kernel_fn=case.kernel_fn,
+      norm_squared=case.norm_squared)
+  scored = scoring.score(config, case, found.candidates)
+  metrics = scoring.metrics(case, scored) | scoring.exact({
+      'relative_loss': found.loss, 'seconds': seconds,
+      'victim_seconds': case.seconds})
+  paths = scoring.draw(folder, config, case, scored)
+  rows = scoring.rows(config.attack, scored)
+  paths.append(tables.write(folder / 'table.txt', rows, scoring.COLUMNS))
+  shown, info = _info(found)
+  records.write(
+      folder, config=config, metrics=metrics, arrays_name='reconstruction',
+      claimed={name: value for name, value in scoring.claimed(config).items()
+               if name in metrics},
+      seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
+      wall_time=time.monotonic() - began,
+      arrays=scoring.arrays(case, scored) | info | {
+          'duals': found.duals, 'curve': found.curve},
+      extra={'status': found.status, 'num_candidates': len(found.candidates),
+             'info': shown, 'distances': case.distances})
+  if found.status == Status.INTERRUPTED:
+    logging.warning('Interrupted: the same command goes on.')
+  title = (f'{config.dataset}, N = {config.num_train}, {config.regime}: '
+           'images recovered [95 % interval]')
+  screen.show(tables.render(rows, scoring.COLUMNS, title=title))
+  screen.show(f'\nattack: {seconds:.1f} s, victim: {case.seconds:.1f} s')
+  screen.show('\n'.join(f'  {path}' for path in paths))
+  return metrics
+
+
+def _info(found: Reconstruction) -> tuple[dict[str, Any], dict[str, Any]]:
+  """What an attack adds: (for JSON, for the npz)."""
+  shown, arrays = {}, {}
+  for name, value in found.info.items():
+    if isinstance(value, (bool, int, str)):
+      shown[name] = value
+    elif np.ndim(value):
+      arrays[f'info_{name}'] = np.asarray(value)
+    elif math.isfinite(value):
+      shown[name] = float(value)
+  return shown, arrays

@@ -1,0 +1,246 @@
+"""The audit: its parts, its report, going on, and what it refuses."""
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from dsr.runs import jobs, records
+from dsr.studies.audit import (
+  audit,
+  fit,
+  leakage,
+  membership,
+  plan as audit_plan,
+)
+
+SMALL = audit.Config(
+    dataset='digits[0,3,8]', max_train=90, methods='random,kip',
+    images_per_class='2', networks='mlp', num_networks=2, network_epochs=5,
+    full_epochs=2, options='kip.steps=4,kip.eval_every=2', num_probed=60,
+    learned='logistic', dp_epsilon=0.0, lira_shadows=0, num_attacked=6,
+    attacks='fgsm,pgd_linf', attack_steps=2, curve='fgsm',
+    corruptions='contrast', leak_train=0)
+SETS = ('all', 'random_2', 'kip_2', 'kip_noise_2')
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """An audit that has run, and its metrics."""
+  folder = tmp_path_factory.mktemp('audit')
+  rows = np.array(['a', 'b'])[np.arange(108) % 2]  # Of the test images.
+  np.save(folder / 'groups.npy', rows)
+  config = dataclasses.replace(
+      SMALL, workdir=str(folder), groups=str(folder / 'groups.npy'))
+  return config, audit.run(config)
+
+
+def test_every_set_and_model_is_asked_everything(finished):
+  config, metrics = finished
+  folder = pathlib.Path(config.workdir)
+  for name in SETS:
+    for model in ('krr', 'mlp'):
+      accuracy = metrics[f'{name}_{model}_accuracy']
+      assert 0 <= accuracy.low <= accuracy.value <= accuracy.high <= 1
+      attack = 'squared_error' if model == 'krr' else 'loss'
+      assert f'{name}_{model}_train_{attack}_auc' in metrics
+      attacked = records.read(folder / name / model / 'robustness')['metrics']
+      assert attacked['worst_linf_accuracy'].value <= min(
+          attacked[f'{n}_accuracy'].value for n in ('clean', 'fgsm'))
+      for stage in ('membership', 'robustness', 'fairness'):
+        record = records.read(folder / name / model / stage)
+        assert f'experiments.{stage}' in record['command']
+  # The same model is no more even than itself.
+  assert metrics['all_krr_change_between'] == (0, 0, 0)
+  assert 'kip_2_set_init_pixel_distance_auc' in metrics
+  own = records.read(folder / 'kip_2' / 'mlp' / 'fairness')['metrics']
+  assert {'group_odds_difference', 'group_change_mean', 'leak_0', 'robust_2',
+          'accuracy_1'} <= set(own)
+
+
+def test_images_of_a_random_subset_are_found_in_it(finished):
+  """By construction: their distance to the set is 0, and no other's is."""
+  _, metrics = finished
+  assert metrics['random_2_set_init_pixel_distance_auc'].value == 1
+  loss = metrics['random_2_krr_init_squared_error_auc'].value
+  assert loss > 0.9  # Six images are interpolated.
+
+
+def test_noise_never_saw_the_images_that_it_is_asked_about(finished):
+  config, _ = finished
+  record = records.read(
+      pathlib.Path(config.workdir) / 'kip_noise_2' / 'krr' / 'membership')
+  assert record['extra']['init'] == 'noise'
+  assert record['metrics']['init_members'].value == 6
+  assert record['extra']['outsiders'] == 'unused training images'
+
+
+def test_the_report_answers_with_numbers_and_commands(finished):
+  config, metrics = finished
+  folder = pathlib.Path(config.workdir)
+  html = (folder / 'report.html').read_text()
+  text = (folder / 'report.md').read_text()
+  for question in ('Is it good?', 'Is it private?', 'Is it robust?',
+                   'Is it fair?', 'Do the published claims hold here?'):
+    assert question in html
+    assert question in text
+  value = metrics['kip_2_mlp_accuracy']
+  assert f'{100 * value.value:.1f}' in html
+  for stage in ('fit', 'membership', 'robustness', 'fairness', 'claims'):
+    assert f'python -m experiments.{stage} ' in text
+    assert f'experiments.{stage}<' in html
+  assert 'src="http' not in html
+  assert 'data:image/' in html
+  for name in ('accuracy', 'images_0', 'roc_krr', 'roc_mlp', 'epsilon',
+               'classes'):
+    assert (folder / f'{name}.png').stat().st_size > 1000
+    assert f'{name}.' in text
+  for name in ('roc_krr', 'epsilon', 'classes'):
+    assert (folder / f'{name}.svg').exists()
+  assert (folder / 'table.csv').read_text().count('\n') == 1 + 2 * len(SETS)
+  assert records.read(folder)['metrics'] == metrics
+
+
+def _dates(config):
+  return {name: (pathlib.Path(job.workdir) / 'record.json').stat().st_mtime_ns
+          for name, job, *_ in audit_plan.make(config).stages()}
+
+
+def test_finished_parts_are_kept_and_old_ones_made_anew(finished):
+  config, metrics = finished
+  before = _dates(config)
+  assert audit.run(config) == metrics
+  assert _dates(config) == before
+  newer = pathlib.Path(config.workdir) / 'random_2' / 'record.json'
+  os.utime(newer)
+  audit.run(config)
+  after = _dates(config)
+  changed = {name for name in before if before[name] != after[name]}
+  assert changed == {
+      f'{stage}: random_2/{model}' for stage, models in (
+          ('fits', ('krr', 'mlp')), ('membership', ('krr', 'mlp', 'set')),
+          ('robustness', ('krr', 'mlp')), ('fairness', ('krr', 'mlp')))
+      for model in models} | {'sets: random_2', 'claims'}
+
+
+def test_an_audit_that_was_stopped_goes_on(finished, tmp_path, monkeypatch):
+  config = dataclasses.replace(
+      SMALL, workdir=str(tmp_path), methods='', networks='mlp',
+      distilled=str(_own_set(tmp_path)))
+  run = membership.run
+
+  def stopped(job):
+    if job.model == 'mlp':
+      raise KeyboardInterrupt
+    return run(job)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(membership, 'run', stopped)
+    with pytest.raises(KeyboardInterrupt):
+      audit.run(config)
+  assert not (tmp_path / 'report.html').exists()
+  made = []
+  train = fit.run
+  monkeypatch.setattr(fit, 'run', lambda job: made.append(job) or train(job))
+  metrics = audit.run(config)
+  assert not made  # Models were finished.
+  assert 'mine_mlp_accuracy' in metrics
+  assert 'mine' in (tmp_path / 'report.html').read_text()
+
+
+def _own_set(folder, **changes):
+  rng = np.random.default_rng(0)
+  arrays = {'images': rng.random((6, 8, 8)).astype(np.float32),
+            'labels': np.repeat(np.arange(3), 2)} | changes
+  path = folder / 'mine.npz'
+  np.savez(path, **arrays)
+  return path
+
+
+def test_reconstructions_are_told(finished, monkeypatch):
+  config, _ = finished
+  shares = {f'{who}_recovered_rmse_0.05': records.metric(0.5, 0.4, 0.6)
+            for who in ('own', 'train', 'given', 'others')}
+  shares |= {'accuracy': records.metric(0.5, 0.4, 0.6)}
+  shares |= {f'{who}_nearest_rmse_median': records.metric(0.1)
+             for who in ('set', 'fresh')}
+
+  def run(job):
+    folder = pathlib.Path(job.workdir)
+    records.write(folder / 'kip' / 'infinite', config=job, metrics=shares)
+    records.write(folder, config=job, metrics={
+        f'kip_infinite_{k}': v for k, v in shares.items()},
+        extra={'sentence': 'Half of them came back.'})
+    source = pathlib.Path(config.workdir) / 'accuracy.png'
+    (folder / 'leakage.png').write_bytes(source.read_bytes())
+
+  monkeypatch.setattr(leakage, 'run', run)
+  audit.run(dataclasses.replace(config, leak_train=6))
+  html = (pathlib.Path(config.workdir) / 'report.html').read_text()
+  assert 'Half of them came back.' in html
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('fields', 'message'), [
+    ({'methods': 'random,frepo'}, '`methods` must be one of kip'),
+    ({'methods': ''}, '`methods` or `distilled` must name a set'),
+    ({'images_per_class': 'ten'}, '`images_per_class` must be positive'),
+    ({'inits': 'real,zeros'}, '`inits` must be one of real, noise'),
+    ({'inits': 'noise'}, '`inits` must have real'),
+    ({'networks': 'vit'}, '`name` must be one of mlp'),
+    ({'num_networks': 1}, '`num_networks` must be an integer of at least 2'),
+    ({'attacks': 'magic'}, '`attacks` must be one of fgsm'),
+    ({'curve': 'magic'}, '`curve` must be one of fgsm'),
+    ({'corruptions': 'fog9'}, '`corruptions` must be one of'),
+    ({'learned': 'forest'}, '`learned` must be one of logistic'),
+    ({'options': 'kip.speed=1'}, r'`options` must be \[method.\]flag=value'),
+    ({'distilled': 'none.npz'}, '`set` must be a readable .npz'),
+    ({'groups': 'none.npy'}, '`groups` must be a readable .npy'),
+])
+def test_bad_flags_are_named_before_anything_runs(tmp_path, fields, message):
+  config = dataclasses.replace(SMALL, workdir=str(tmp_path / 'out'), **fields)
+  with pytest.raises(ValueError, match=message):
+    audit.run(config)
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.errors
+def test_groups_of_other_images_are_refused(tmp_path):
+  np.save(tmp_path / 'groups.npy', np.arange(107) % 2)
+  config = dataclasses.replace(SMALL, workdir=str(tmp_path / 'out'),
+                               groups=str(tmp_path / 'groups.npy'))
+  with pytest.raises(ValueError, match='each of 108 test images, got 107'):
+    audit.run(config)
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'images': np.full((6, 8, 8, 1), np.nan)}, '`images` must be finite'),
+    ({'images': np.zeros((6, 9, 9), 'f')}, '`images` has images of shape'),
+    ({'labels': np.full(6, 3)}, r'`labels` must be in \[0, 3'),
+])
+def test_bad_sets_are_refused_before_anything_runs(tmp_path, changes, message):
+  config = dataclasses.replace(
+      SMALL, workdir=str(tmp_path / 'out'),
+      distilled=str(_own_set(tmp_path, **changes)))
+  with pytest.raises(ValueError, match=message):
+    audit.run(config)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_a_run_is_older_than_what_it_was_made_of(tmp_path):
+  job = fit.Config(workdir=str(tmp_path / 'a'))
+  source = tmp_path / 'set.npz'
+  calls = []
+
+  def run(job):
+    calls.append(job)
+    records.write(job.workdir, config=job, metrics={})
+
+  jobs.finished(job, run, after=[source])  # Not there: nothing to wait for.
+  source.write_text('new')
+  for _ in range(2):
+    jobs.finished(job, run, after=[source])
+  assert len(calls) == 2

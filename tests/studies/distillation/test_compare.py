@@ -1,0 +1,108 @@
+"""The comparison: runs what is missing, keeps what is finished, draws all."""
+import csv
+import dataclasses
+
+import pytest
+
+from dsr.runs import records
+from dsr.studies.distillation import compare, distill, published
+
+SMALL = compare.Config(
+    dataset='digits[0,3,8]', methods='random,kcenter,kip',
+    images_per_class='1,2', networks='mlp', num_networks=2, network_epochs=20,
+    max_train=90,
+    options='kip.steps=4,eval_every=2')
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('compare')
+  config = dataclasses.replace(SMALL, workdir=str(folder))
+  return config, folder, compare.run(config)
+
+
+@pytest.mark.slow
+def test_writes_tables_and_figures_of_all_runs(finished):
+  _, folder, metrics = finished
+  rows = list(csv.DictReader(
+      (folder / 'table.csv').read_text().splitlines()))
+  assert [(row['method'], row['images_per_class']) for row in rows] == [
+      (method, size) for size in '12'
+      for method in ('random', 'kcenter', 'kip')]
+  for row in rows:
+    value = metrics[f'{row["method"]}_{row["images_per_class"]}_mlp_accuracy']
+    assert float(row['mlp_accuracy']) == value.value
+    assert 0 <= value.low <= value.value <= value.high <= 1
+  assert '| method |' in (folder / 'table.md').read_text()
+  for name in ('accuracy_mlp', 'time', 'images_1', 'images_2'):
+    assert (folder / f'{name}.png').stat().st_size > 1000
+  record = records.read(folder)
+  assert len(record['extra']['runs']) == 6
+  assert all('experiments.distill' in command
+             for command in record['extra']['runs'].values())
+  config = records.read(folder / 'kip_2')['config']
+  assert (config['steps'], config['learning_rate']) == (4, 0.04)
+  assert (config['network_epochs'], config['protocol']) == (20, 'condensation')
+
+
+@pytest.mark.slow
+def test_finished_runs_are_kept_and_missing_ones_made(finished, monkeypatch):
+  config, folder, metrics = finished
+  made = []
+  run = distill.run
+
+  def counted(job):
+    made.append((job.method, job.images_per_class))
+    return run(job)
+
+  monkeypatch.setattr(distill, 'run', counted)
+  assert compare.run(config) == metrics
+  assert not made
+  (folder / 'kcenter_2' / 'record.json').unlink()
+  again = compare.run(config)
+  assert made == [('kcenter', 2)]
+  name = 'kcenter_2_mlp_accuracy'
+  assert again[name] == metrics[name]
+
+
+def test_published_numbers_are_those_of_the_tables():
+  assert published.accuracy('cifar10', 'convnet3', 'dm', 10) == 0.489
+  assert published.accuracy('cifar10', 'mlp', 'dm', 10) is None
+  assert published.accuracy('digits', 'convnet3', 'dm', 10) is None
+
+
+@pytest.mark.slow
+def test_published_numbers_stand_beside_ours(finished, monkeypatch):
+  config, folder, _ = finished
+  monkeypatch.setattr(published, 'accuracy', lambda dataset, network, method,
+                      size: 0.5 if (method, size) == ('kip', 2) else None)
+  before = (folder / 'accuracy_mlp.png').read_bytes()
+  compare.run(config)
+  assert (folder / 'accuracy_mlp.png').read_bytes() != before
+  rows = list(csv.DictReader(
+      (folder / 'table.csv').read_text().splitlines()))
+  assert [row['published_mlp'] for row in rows] == [''] * 5 + ['0.5']
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('fields', 'message'), [
+    ({'methods': 'random,gan'}, '`methods` must be one of kip'),
+    ({'methods': ''}, '`methods` must name one or more'),
+    ({'images_per_class': '1,ten'}, '`images_per_class` must be positive'),
+    ({'networks': ''}, '`networks` must name one or more'),
+    ({'networks': 'vit'}, 'must be one of mlp'),
+    ({'options': 'kip.steps'}, r'`options` must be \[method.\]flag=value'),
+    ({'options': 'kip.speed=1'}, r'`options` must be \[method.\]flag=value'),
+    ({'options': 'networks=mlp'}, r'`options` must be \[method.\]flag=value'),
+    ({'options': 'kip.workdir=x'}, r'`options` must be \[method.\]flag=value'),
+    ({'options': 'rkip.steps=3'}, '`options` must be one of random'),
+    ({'options': 'kip.steps=many'}, '`options` must give steps as int'),
+    ({'options': 'kip.loss=l2'}, '`options loss` must be one of mse'),
+    ({'options': 'kip.learn_labels=si'}, 'must give learn_labels as bool'),
+    ({'options': 'kip.steps=0'}, '`steps` must be'),
+])
+def test_bad_flags_are_named_before_anything_runs(tmp_path, fields, message):
+  config = dataclasses.replace(SMALL, workdir=str(tmp_path / 'out'), **fields)
+  with pytest.raises(ValueError, match=message):
+    compare.run(config)
+  assert not (tmp_path / 'out').exists()
