@@ -19,7 +19,8 @@ STUDIES = ('distillation', 'reconstruction', 'audit', 'hardening')
 COMMANDS = sorted(p for p in (ROOT / 'experiments').glob('*.py')
                   if p.stem != '__init__')
 # Side rooms see layer 0, and these. They get arrays, functions, records.
-SIDE_ROOMS = {'probes': set(), 'runs': set(), 'report': {'runs'}}
+SIDE_ROOMS = {'probes': set(), 'runs': {'data', 'loop'},
+              'report': {'runs'}}
 MODULES = sorted((ROOT / 'dsr').rglob('*.py'))
 each_module = pytest.mark.parametrize(
     'path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -7,6 +7,7 @@ from dsr.data import (
   tasks as tasks,
   transforms as transforms,
 )
+from dsr.data.digest import digest as digest
 from dsr.data.labels import decode as decode, encode as encode
 from dsr.data.sources import Splits as Splits, known as known, load as load
 from dsr.data.tasks import (

@@ -38,6 +38,10 @@ def config_fingerprint(config: Any, *, ignore: tuple[str, ...] = ()) -> str:
   return json.dumps(fields, sort_keys=True, default=str)
 
 
+class _Another(ValueError):
+  """A checkpoint that can be read, and is of another run."""
+
+
 class Checkpoints:
   """The newest checkpoints (state, infos, extra) of one run under `workdir`.
 
@@ -91,15 +95,33 @@ class Checkpoints:
             meta=args.JsonSave(meta), arrays=args.StandardSave(arrays)))
 
   def restore(self, avals, state, infos, extra):
-    """(state, infos, extra, converged) of the newest checkpoint.
+    """(step, state, infos, extra, converged) of the newest sound checkpoint.
 
+    One that cannot be read is left out with a warning, and deleted.
     `avals` are the types that `state` must have; `infos` and `extra` give the
     structure alone.
 
     Raises:
-      ValueError: the checkpoint is of another run, or of other arrays.
+      ValueError: the checkpoint is of another run, or of other arrays; or none
+        can be read.
     """
-    step, args = self.newest, self._ocp.args
+    while (step := self.newest) is not None:
+      try:
+        return step, *self._restore(step, avals, state, infos, extra)
+      except _Another:
+        raise
+      except Exception as error:  # noqa: BLE001: of orbax, of the disk, of JSON.
+        logging.warning('The checkpoint of step %d in %s is damaged (%s).',
+                        step, self.folder, str(error).partition('\n')[0])
+        with _quiet():
+          self._manager.delete(step)
+    raise ValueError(
+        f'`workdir` must have a checkpoint that can be read, or none: all in '
+        f'{self.folder} were damaged and are deleted. The next run starts from '
+        'step 0.')
+
+  def _restore(self, step, avals, state, infos, extra):
+    args = self._ocp.args
     with _quiet():
       meta = self._manager.restore(
           step, args=args.Composite(meta=args.JsonRestore())).meta
@@ -129,7 +151,7 @@ class Checkpoints:
           for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))
     except (AttributeError, json.JSONDecodeError):  # Not JSON objects.
       differ = f'was {saved!r}, is {self._fingerprint!r}'
-    raise ValueError(
+    raise _Another(
         f'`fingerprint` must match the checkpoint in {self.folder}: {differ}. '
         'Choose another `workdir`, or delete that folder.')
 
@@ -137,12 +159,12 @@ class Checkpoints:
     saved = {name: kind for name, kind, *_ in rows}
     given = dict(_named_leaves(state=state, infos=infos, extra=extra))
     if odd := saved.keys() ^ given.keys():
-      raise ValueError(
+      raise _Another(
           f'`state`, infos and `extra` must be as in the checkpoint in '
           f'{self.folder}; one of the two lacks {", ".join(sorted(odd))}.')
     for name, aval in _named_leaves(state=state):
       if _type(aval) != saved[name]:
-        raise ValueError(f'`{name}` must be {saved[name]} as in the checkpoint '
+        raise _Another(f'`{name}` must be {saved[name]} as in the checkpoint '
                          f'in {self.folder}, got {_type(aval)}.')
 
 

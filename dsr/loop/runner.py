@@ -37,12 +37,14 @@ class RunResult(NamedTuple):
       the steps made before a resume.
     status: why the run ended.
     steps_done: steps behind `state`, counted from the very first.
+    broken_at: the first step whose loss was not finite, if there was one.
   """
 
   state: Any
   infos: Any
   status: Status
   steps_done: int
+  broken_at: int | None = None
 
 
 # The state is not donated: callers keep initial states as baselines, and `run`
@@ -108,7 +110,7 @@ def run(
   checks.at_least('chunk', chunk, 1)
   checks.at_least('checkpoint_every', checkpoint_every, 1)
   extra = {} if extra is None else extra
-  step, infos, status = 0, [], None
+  step, infos, status, broken_at = 0, [], None, None
   with contextlib.ExitStack() as stack:
     store = None
     if workdir is not None:
@@ -121,7 +123,7 @@ def run(
       if store.newest is not None:
         one_step = functools.partial(run_chunk, step_fn, num_steps=1)
         avals, info_avals = jax.eval_shape(one_step, state, data)
-        state, old_infos, old_extra, converged = store.restore(
+        step, state, old_infos, old_extra, converged = store.restore(
             avals, jax.tree.map(jnp.asarray, state), info_avals, extra)
         infos, status = [old_infos], Status.CONVERGED if converged else None
         extra.update(old_extra)
@@ -137,8 +139,9 @@ def run(
       if finite[0]:
         sound = step, state
       if not finite.all():
+        broken_at = step + int(np.argmin(finite))
         logging.error('%s: the loss is not finite at step %d.',
-                      description or 'run', step + int(np.argmin(finite)))
+                      description or 'run', broken_at)
         step, state = sound
         status = Status.NOT_FINITE
         break
@@ -157,7 +160,7 @@ def run(
       store.save(step, state, infos, extra, status == Status.CONVERGED)
   if status is None:
     status = Status.INTERRUPTED if signals.seen else Status.FINISHED
-  return RunResult(state, infos, status, step)
+  return RunResult(state, infos, status, step, broken_at)
 
 
 def _stacked(infos: list, step: int):
@@ -174,6 +177,14 @@ def _fetch(info):
   while not last.is_ready():
     time.sleep(min(0.05, 1e-4 + 0.02 * (time.monotonic() - start)))
   return jax.device_get(info)
+
+
+_last_signal: list[int] = []  # That stopped a run of this process, if one did.
+
+
+def stopped_by() -> int | None:
+  """The signal that stopped a run of this process, for its exit status."""
+  return _last_signal[0] if _last_signal else None
 
 
 class _StopSignals:
@@ -195,6 +206,7 @@ class _StopSignals:
     if self.seen:
       raise KeyboardInterrupt
     self.seen = True
+    _last_signal[:] = [number]
     logging.warning('%s: stopping after this chunk; again to stop at once.',
                     signal.Signals(number).name)
 

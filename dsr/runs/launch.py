@@ -1,6 +1,10 @@
-"""What every binary does first: flags, precision, errors without tracebacks."""
+"""What every command does first: flags, lock, errors without tracebacks."""
 from collections.abc import Callable
+import contextlib
+import dataclasses
 import logging as std_logging
+import math
+import signal
 import sys
 from typing import Any
 
@@ -8,15 +12,28 @@ from absl import app, flags, logging
 from etils import eapp
 import jax
 
+from dsr import loop
+from dsr.runs import lock
+
+_LARGEST = 2**31 - 1  # What seeds, sizes and numbers of steps may be.
+_WIDEST = 1e30  # Beyond it a float32 is infinite once it is squared or summed.
+
 
 def launch(config_class: type, run: Callable[[Any], Any]) -> None:
   """Parses the flags of `config_class` and calls `run` on the result.
 
-  Turns x64 on: small solves then use float64, data stay float32. Unknown
-  flags and bad values end with a usage line and exit status 2 or 1, not with a
-  traceback; `--verbosity=1` shows it.
+  Turns x64 on: small solves then use float64, data stay float32. While it runs
+  the workdir is locked. Unknown flags and bad values end with a usage line and
+  exit status 2 or 1, not with a traceback; `--verbosity=1` shows it. A run that
+  Ctrl-C or SIGTERM stopped ends with 130 or 143, whatever it could save.
+
+  Args:
+    config_class: dataclass of flags, as a rule with `workdir`. If it has a
+      static method `describe`, its text ends the help.
+    run: the study.
   """
-  parse = eapp.make_flags_parser(config_class, prog=_command())
+  parse = eapp.make_flags_parser(config_class, prog=command_name(), **_more(
+      config_class))
 
   def parse_or_exit(argv):
     try:
@@ -27,15 +44,32 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
   def main(config):
     jax.config.update('jax_enable_x64', True)
     try:
-      run(config)
+      check_flags(config)
+      workdir = getattr(config, 'workdir', None)
+      with contextlib.nullcontext() if workdir is None else lock.held(workdir):
+        run(config)
     except ValueError as error:
-      logging.debug('The error came from here:', exc_info=True)
+      _explain()
       _exit_with_usage(error, status=1)
+    except KeyboardInterrupt:  # As shells have it: 128 + signal.
+      sys.exit(128 + (loop.stopped_by() or signal.SIGINT))
     except (FloatingPointError, ImportError) as error:  # They say what to do.
-      logging.debug('The error came from here:', exc_info=True)
+      _explain()
       sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-      sys.exit(130)  # As shells have it: 128 + SIGINT.
+    except BlockingIOError as error:  # Somebody else's workdir.
+      sys.exit(f'error: {error}')
+    except OSError as error:
+      _explain()
+      where = f': {error.filename}' if error.filename else ''
+      sys.exit(f'error: {error.strerror or error}{where}')
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+      _explain()
+      if not _out_of_memory(error):
+        raise
+      sys.exit('error: out of memory: '
+               + (str(error).partition('\n')[0] or 'choose smaller sizes'))
+    if loop.stopped_by():
+      sys.exit(128 + loop.stopped_by())
 
   logging.set_verbosity(logging.INFO)
   # At this level jax lists the accelerators that it did not find.
@@ -43,13 +77,50 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
   app.run(main, flags_parser=parse_or_exit)
 
 
-def _command() -> str:
+def check_flags(config: Any) -> None:
+  """What is wrong with a flag of any command, by its type alone.
+
+  Raises:
+    ValueError: an empty `workdir`, an integer beyond 2^31 - 1, a number that is
+      not finite or beyond 1e30.
+  """
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if field.name == 'workdir' and not value:
+      raise ValueError('`workdir` must be a folder, got an empty name.')
+    if isinstance(value, bool):
+      continue
+    if isinstance(value, int) and abs(value) > _LARGEST:
+      raise ValueError(f'`{field.name}` must be at most {_LARGEST}, got '
+                       f'{value}.')
+    if isinstance(value, float) and not (
+        math.isfinite(value) and abs(value) <= _WIDEST):
+      raise ValueError(f'`{field.name}` must be finite and at most '
+                       f'{_WIDEST:g}, got {value}.')
+
+
+def command_name() -> str:
+  """As the user typed it: 'python -m experiments.distill'."""
   module = sys.modules['__main__'].__spec__
   name = module.name.removesuffix('.__main__') if module else ''
   return f'python -m {name}' if module else sys.argv[0]
 
 
+def _more(config_class) -> dict[str, Any]:
+  describe = getattr(config_class, 'describe', None)
+  return {} if describe is None else {'epilog': describe()}
+
+
+def _out_of_memory(error) -> bool:
+  return isinstance(error, MemoryError) or (
+      'RESOURCE_EXHAUSTED' in str(error) or 'ut of memory' in str(error))
+
+
+def _explain() -> None:
+  logging.debug('The error came from here:', exc_info=True)
+
+
 def _exit_with_usage(error: Exception, *, status: int) -> None:
-  sys.stderr.write(f'usage: {_command()} [--flag=value ...]; --help lists the '
-                   f'flags\nerror: {error}\n')
+  sys.stderr.write(f'usage: {command_name()} [--flag=value ...]; --help lists '
+                   f'the flags\nerror: {error}\n')
   sys.exit(status)

@@ -62,6 +62,7 @@ def write(
     wall_time: float | int | None = None,
     claimed: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
+    contents: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
   """Writes `name`.json and, given `arrays`, `arrays_name`.npz in `workdir`.
 
@@ -79,6 +80,7 @@ def write(
     wall_time: seconds that the run took.
     claimed: published values of some of the metrics, to stand beside ours.
     extra: anything else that JSON can hold.
+    contents: flag -> digest of the data that it names (`dsr.runs.contents`).
 
   Returns:
     The path of the record.
@@ -99,6 +101,7 @@ def write(
       'name': name,
       'command': command(config),
       'config': fields,
+      'contents': contents or {},
       'metrics': {k: m._asdict() for k, m in metrics.items()},
       'claimed': claimed or {},
       'seeds': seeds,
@@ -122,6 +125,17 @@ def write(
   return path
 
 
+def amend(path: str | os.PathLike, extra: Mapping[str, Any]) -> None:
+  """Adds `extra` to that of the record at `path`, a file or its folder."""
+  path = pathlib.Path(path)
+  path = path / 'record.json' if path.is_dir() else path
+  record = json.loads(path.read_text('utf-8'))
+  record['extra'] |= _plain('extra', extra)
+  text = json.dumps(record, indent=2, allow_nan=False)
+  with replacing(path) as part:
+    part.write_text(text + '\n', encoding='utf-8')
+
+
 def read(path: str | os.PathLike) -> dict[str, Any]:
   """A record as a dict, its metrics as `Metric`s.
 
@@ -135,7 +149,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   path = path / 'record.json' if path.is_dir() else path
   try:
     record = json.loads(path.read_text('utf-8'), parse_constant=_refuse)
-  except json.JSONDecodeError as error:
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise ValueError(f'`path` must be a record, {path} is not JSON.') from error
   if not isinstance(record, dict):
     raise ValueError(f'`path` must be a record, {path} holds no JSON object.')

@@ -18,7 +18,7 @@ import numpy as np
 
 from dsr import checks, data as data_lib, kernels, krr, linalg
 from dsr.probes import intervals
-from dsr.runs import records
+from dsr.runs import contents, records
 from dsr.studies.distillation.problem import encoded
 from dsr.types import Dataset, Examples, KernelFn
 
@@ -63,7 +63,8 @@ def run(config: Config) -> dict[str, Any]:
   accuracy = intervals.wilson(round(right), len(splits.test))
   metrics = {'krr_accuracy': accuracy}
   records.write(
-      pathlib.Path(config.workdir), config=config, metrics=metrics,
+      pathlib.Path(config.workdir), config=config, contents=contents.of(config),
+      metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'seconds': seconds, 'peak_bytes': _peak_bytes(),
              'subset': how, 'num_train': len(train),

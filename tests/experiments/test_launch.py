@@ -1,12 +1,15 @@
 """Flags of the binaries as a user meets them: in a process of their own."""
 import dataclasses
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 from etils import eapp
 import pytest
 
+from dsr.runs import records
 from dsr.studies import krr
 from dsr.studies.audit import (
   audit,
@@ -69,4 +72,50 @@ def test_help_has_the_meaning_and_the_choices(capsys):
     eapp.make_flags_parser(distill.Config)(['binary', '--help'])
   text = capsys.readouterr().out
   assert 'Share of pixels frozen to noise' in ' '.join(text.split())
-  assert '{kip,rkip,rkip_finite,label_solve,dm,random,' in ''.join(text.split())
+  assert '{constant,cosine}' in ''.join(text.split())
+
+
+def test_help_ends_with_the_methods():
+  done = _call('experiments.distill', '--help')
+  assert done.returncode == 0
+  text = ' '.join(done.stdout.split())
+  assert 'mfc: minimal finite covering, with a certificate' in text
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('flag', 'message'), [
+    ('--workdir=', '`workdir` must be a folder'),
+    ('--seed=100000000000000000000', '`seed` must be at most 2147483647'),
+    ('--ridge=1e300', '`ridge` must be finite and at most 1e+30'),
+    ('--ridge=nan', '`ridge` must be finite'),
+    ('--workdir=/dev/null/x', 'Not a directory: /dev/null'),
+    ('--workdir=/proc/x', 'error: '),
+], ids=['empty', 'wide', 'huge', 'nan', 'no folder', 'not writable'])
+def test_what_no_command_can_take_is_one_line(tmp_path, flag, message):
+  done = _call('experiments.krr', f'--workdir={tmp_path / "out"}', flag)
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(('number', 'status'), [
+    (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['int', 'term'])
+def test_a_stopped_command_ends_with_the_signal(tmp_path, number, status):
+  with subprocess.Popen(
+      [sys.executable, '-c', 'import signal, runpy, sys;'
+       'signal.signal(signal.SIGINT, signal.default_int_handler);'
+       'sys.argv = ["distill", "--networks=", "--steps=100000",'
+       '"--eval_every=5", "--dataset=digits[0,1]",'
+       f'"--workdir={tmp_path}"];'
+       'runpy.run_module("experiments.distill", run_name="__main__")'],
+      cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+    deadline = time.monotonic() + 100
+    while not any(tmp_path.glob('checkpoints/*')):  # Into the loop.
+      assert time.monotonic() < deadline
+      time.sleep(0.1)
+    run.send_signal(number)
+    run.communicate(timeout=60)
+  assert run.returncode == status
+  assert records.read(tmp_path)['extra']['status'] == 'INTERRUPTED'
+  assert not (tmp_path / '.lock').exists()

@@ -14,7 +14,7 @@ import numpy as np
 
 from dsr import data as data_lib, krr
 from dsr.probes import intervals
-from dsr.runs import jobs, records
+from dsr.runs import contents, jobs, records
 from dsr.studies.audit import leaks
 from dsr.studies.distillation.problem import encoded
 from dsr.studies.reconstruction import attacks, cases, scoring, victims
@@ -87,7 +87,8 @@ def run(config: Config) -> dict[str, Any]:
   leaks.draw(folder / 'reconstructions.png', task.train.x, train.x, leak,
              title=f'{config.num_train} images, {config.regime}')
   records.write(
-      folder, config=config, metrics=metrics, arrays_name='reconstruction',
+      folder, config=config, contents=contents.of(config),
+      metrics=metrics, arrays_name='reconstruction',
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       arrays=leaks.arrays(leak), wall_time=time.monotonic() - began,
       extra={'status': found.status, 'digest': name,

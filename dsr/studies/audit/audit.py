@@ -10,7 +10,7 @@ from typing import Any, Literal
 from absl import logging
 
 from dsr.probes.corruptions import CORRUPTIONS
-from dsr.runs import jobs, records, screen
+from dsr.runs import contents, jobs, records, screen
 from dsr.studies.audit import plan as audit_plan, report as audit_report
 
 
@@ -64,7 +64,8 @@ def run(config: Config) -> dict[str, Any]:
     jobs.finished(job, stage, fresh=config.fresh, after=read)
   page, metrics, paths = audit_report.build(config, plan)
   records.write(
-      config.workdir, config=config, metrics=metrics,
+      config.workdir, config=config, contents=contents.of(config),
+      metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'parts': {name: job.workdir for name, job, *_ in todo}})
   paths = audit_report.write(config.workdir, page) + paths

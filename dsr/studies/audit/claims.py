@@ -12,7 +12,7 @@ import jax
 
 from dsr import checks
 from dsr.probes import membership as membership_lib
-from dsr.runs import records
+from dsr.runs import contents, records
 from dsr.studies.audit import subjects
 from dsr.studies.distillation import evaluation
 
@@ -73,7 +73,8 @@ def run(config: Config) -> dict[str, Any]:
         metrics[label] = records.read(folder)['metrics']['change_between']
         cases.append({'claim': 'spread', 'set': name, 'other': 'all',
                       'model': model, 'question': 'classes', 'metric': label})
-  records.write(config.workdir, config=config, metrics=metrics,
+  records.write(config.workdir, config=config, contents=contents.of(config),
+                metrics=metrics,
                 wall_time=time.monotonic() - began, extra={
                     'cases': cases, 'tally': tally(metrics, cases)})
   return metrics

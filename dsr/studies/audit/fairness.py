@@ -13,7 +13,7 @@ import numpy as np
 
 from dsr import data as data_lib
 from dsr.probes import fairness as fairness_lib, intervals
-from dsr.runs import records
+from dsr.runs import contents, records
 from dsr.studies.audit import claims, subjects
 
 NUMBERS = ('mean', 'worst', 'spread', 'ratio', 'deviation', 'variation',
@@ -86,7 +86,8 @@ def run(config: Config) -> dict[str, Any]:
   if config.membership:
     metrics |= _leaks(keys[2], config)
   records.write(
-      config.workdir, config=config, metrics=metrics,
+      config.workdir, config=config, contents=contents.of(config),
+      metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'worst_class': worst, 'num_test': len(test),
              'worst_group': worst_group if config.groups else None})

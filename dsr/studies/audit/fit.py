@@ -17,7 +17,7 @@ import numpy as np
 
 from dsr import nets, train
 from dsr.probes import intervals
-from dsr.runs import jobs, records
+from dsr.runs import contents, jobs, records
 from dsr.studies.audit import subjects
 from dsr.studies.distillation import evaluation
 
@@ -52,7 +52,8 @@ def run(config: Config) -> dict[str, Any]:
   if len(right) > 1:
     metrics['accuracy_over_networks'] = intervals.mean_t(right.mean(1))
   records.write(
-      config.workdir, config=config, metrics=metrics, arrays_name='networks',
+      config.workdir, config=config, contents=contents.of(config),
+      metrics=metrics, arrays_name='networks',
       arrays={'outputs': found.astype(np.float32)} | arrays,
       wall_time=time.monotonic() - began,
       extra=info | {'num_images': len(shown.labels), 'method': shown.name,

@@ -13,9 +13,10 @@ import numpy as np
 from dsr import checks
 from dsr.data import Splits
 from dsr.report import tables, trade_off
-from dsr.runs import compiled, jobs, records, screen
+from dsr.runs import compiled, contents, jobs, records, screen
 from dsr.studies.audit import attack_set, leaks
-from dsr.studies.distillation import distill, evaluation, methods
+from dsr.studies.distillation import distill, evaluation
+from dsr.studies.distillation.methods import table
 from dsr.studies.reconstruction import attacks, victims
 
 REGIMES = {'infinite': '∞', 'linearized': 'lin', 'standard': 'std'}
@@ -77,9 +78,9 @@ def run(config: Config) -> dict[str, Any]:
   folder = pathlib.Path(config.workdir)
   near = leaks.nearest_rows(rows)
   paths = []
-  for name, table, columns in (
+  for name, found, columns in (
       ('table', rows, _COLUMNS), ('nearest', near, _NEAREST)):
-    paths += [tables.write(folder / f'{name}.{ending}', table, columns)
+    paths += [tables.write(folder / f'{name}.{ending}', found, columns)
               for ending in ('md', 'csv')]
   title = f'{config.dataset}, {len(splits.train)} training images'
   names = [f'{row["method"]} {REGIMES[row["regime"]]}' for row in rows]
@@ -94,7 +95,7 @@ def run(config: Config) -> dict[str, Any]:
              for row in rows for name, metric in row['metrics'].items()}
   told = leaks.sentence(rows, len(splits.train))
   records.write(
-      folder, config=config, metrics=metrics,
+      folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       extra={'sentence': told, 'runs': {
@@ -135,7 +136,7 @@ def check(config: Config) -> None:
   chosen = evaluation.names(config.methods)
   regimes = evaluation.names(config.regimes)
   for name, values, known in (
-      ('methods', chosen, ('all', 'kip_corrupted', *methods.METHODS)),
+      ('methods', chosen, ('all', 'kip_corrupted', *table.METHODS)),
       ('regimes', regimes, REGIMES)):
     if not values or len(set(values)) < len(values):
       raise ValueError(f'`{name}` must name one or more, each once, got '

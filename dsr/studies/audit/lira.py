@@ -18,7 +18,7 @@ from dsr import checks, data as data_lib, kernels, krr
 from dsr.distill import kip, rkip, shadows as shadows_lib, targets
 from dsr.probes import intervals, lira, membership, scores as scores_lib
 from dsr.report import tables
-from dsr.runs import machine, records, screen
+from dsr.runs import contents, machine, records, screen
 from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.problem import Problem, encoded, prepare
 from dsr.types import Examples
@@ -112,7 +112,8 @@ def run(config: Config) -> dict[str, Any]:
       rows.append(shared | means | {
           'method': config.method, 'size': size, 'attack': attack})
   records.write(
-      config.workdir, config=config, metrics=metrics, arrays=arrays,
+      config.workdir, config=config, contents=contents.of(config),
+      metrics=metrics, arrays=arrays,
       arrays_name='lira', wall_time=time.monotonic() - began,
       extra={'targets': each, 'load_average': load,
              'num_examples': len(problem.train)})

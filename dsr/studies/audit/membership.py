@@ -12,7 +12,7 @@ import numpy as np
 
 from dsr import checks
 from dsr.probes import learned, membership, nearest, scores as scores_lib
-from dsr.runs import records
+from dsr.runs import contents, records
 from dsr.studies.audit import fit, subjects
 from dsr.studies.distillation import evaluation, problem as problem_lib
 from dsr.types import Dataset
@@ -69,7 +69,8 @@ def run(config: Config) -> dict[str, Any]:
     metrics[f'{question}_members'] = records.metric(int(probe.member.sum()))
     metrics[f'{question}_others'] = records.metric(int((~probe.member).sum()))
   records.write(
-      config.workdir, config=config, metrics=metrics, arrays=arrays,
+      config.workdir, config=config, contents=contents.of(config),
+      metrics=metrics, arrays=arrays,
       arrays_name='membership', wall_time=time.monotonic() - began,
       extra={'outsiders': subjects.outsiders(problem)[1], 'init': shown.init,
              'method': shown.name})

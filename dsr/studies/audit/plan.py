@@ -15,9 +15,9 @@ from dsr.studies.audit import (
   robustness,
   subjects,
 )
-from dsr.studies.distillation import distill, evaluation, grid, methods
+from dsr.studies.distillation import distill, evaluation, grid
+from dsr.studies.distillation.methods import table
 
-_NOISY = ('dm', 'kip', 'rkip')  # Methods that can start from noise.
 # Networks are trained by `fit`: their flags must not make a set anew.
 _NO_NETWORKS = {'networks': '', 'num_networks': 5, 'network_epochs': None,
                 'network_learning_rate': None, 'protocol': 'condensation'}
@@ -128,12 +128,12 @@ def _subjects(config, chosen, sizes, inits):
         _DP, f'all images, DP-SGD, epsilon {config.dp_epsilon:g}', _DP, 0,
         'real', '')
   sets = {}
-  own = grid.method_options(config, methods.NAMES)
+  own = grid.method_options(config, table.names())
   noisy = (grid.chosen_sizes(config.noise_sizes) if config.noise_sizes else
            sizes)
   for size in sizes:
     for method in chosen:
-      also = method in _NOISY and size in noisy
+      also = table.METHODS[method].from_noise and size in noisy
       for init in inits if also else ('real',):
         noise = '_noise' if init == 'noise' else ''
         name = f'{method}{noise}_{size}'

@@ -15,7 +15,7 @@ import numpy as np
 from dsr import checks, data as data_lib
 from dsr.probes import corruptions, intervals, robust_metrics, transfer
 from dsr.probes.attacks import apgd, cw, deepfool, fgsm, pgd, square
-from dsr.runs import records
+from dsr.runs import contents, records
 from dsr.studies.audit import fit, subjects
 from dsr.studies.distillation import evaluation
 
@@ -99,7 +99,8 @@ def run(config: Config) -> dict[str, Any]:
     metrics |= {f'{name}_accuracy': _share(v) for name, v in hits.items()}
     arrays |= {f'right_{name}': v for name, v in hits.items()}
   records.write(
-      config.workdir, config=config, metrics=metrics, arrays=arrays,
+      config.workdir, config=config, contents=contents.of(config),
+      metrics=metrics, arrays=arrays,
       arrays_name='robustness', wall_time=time.monotonic() - began,
       extra={'radii': radii, 'seconds': seconds,
              'num_attacked': len(images), 'num_models': len(models)})

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dsr.report import dots, figures, tables
-from dsr.runs import jobs, records, screen
+from dsr.runs import contents, jobs, records, screen
 from dsr.studies.distillation import distill, evaluation, grid, published
 from dsr.studies.distillation.results import by_class
 
@@ -54,7 +54,8 @@ def run(config: Config) -> dict[str, Any]:
     paths.append(tables.write(folder / f'table.{ending}', rows, columns))
   metrics = {f'{row["method"]}_{row["images_per_class"]}_{name}': metric
              for row in rows for name, metric in row['metrics'].items()}
-  records.write(folder, config=config, metrics=metrics,
+  records.write(folder, config=config, contents=contents.of(config),
+                metrics=metrics,
                 wall_time=time.monotonic() - began,
                 extra={'runs': {row['folder']: row['command'] for row in rows}})
   title = f'{config.dataset}, {config.protocol}: test accuracy [95 % interval]'

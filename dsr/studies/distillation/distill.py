@@ -4,15 +4,17 @@ The command is `experiments.distill`; its docstring has an example, and what
 it writes.
 """
 import dataclasses
+import time
 from typing import Any, Literal
 
 from absl import logging
 
 from dsr import checks, data as data_lib, kernels, nets
-from dsr.runs import records, stopwatch as stopwatch_lib
-from dsr.studies.distillation import evaluation, methods, results
-from dsr.studies.distillation.problem import prepare
-from dsr.types import Status
+from dsr.runs import jobs, records
+from dsr.studies.distillation import evaluation, results
+from dsr.studies.distillation.methods import table
+from dsr.studies.distillation.problem import Problem, encoded, prepare
+from dsr.types import KernelFn, Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +23,7 @@ class Config:
 
   dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
-  method: Literal[
-      'kip', 'rkip', 'rkip_finite', 'label_solve', 'dm', 'random', 'herding',
-      'kcenter', 'kmedoids', 'el2n', 'mfc'] = 'kip'
+  method: str = 'kip'  # One of those listed at the end of --help.
   images_per_class: int = 10  # Size of the distilled set.
   kernel: str = 'fcn1'  # fcn2, convnet3, convnet3_nopool, myrtle5, ...
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
@@ -60,13 +60,25 @@ class Config:
   protocol: Literal['frepo', 'condensation', 'dsa'] = 'frepo'  # Of training.
   network_epochs: int | None = None  # On the distilled set; unset: protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
-  seed: int = 0
+  options: str = ''  # Options of the method's own: name=value, with commas.
+  seed: int = 0  # Of all that is drawn.
+  fresh: bool = False  # Whether to start over, whatever the workdir has.
   workdir: str = 'out/distill'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods."""
+    return table.describe()
+
+
+# What a workdir cannot have two of. Other flags are guarded by checkpoints, and
+# a selection of real images with other flags is made anew.
+_ONE = ('method', 'dataset')
 
 
 def resolve(config: Config) -> Config:
   """`config` with nothing left to the method or the protocol."""
-  config = methods.resolve(config)
+  config = table.resolve(config)
   recipe = evaluation.protocol(config)
   return dataclasses.replace(
       config, network_epochs=recipe.epochs,
@@ -74,19 +86,27 @@ def resolve(config: Config) -> Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-  """Everything but flags; returns the metrics of the record."""
+  """Everything but flags; returns the metrics of the record.
+
+  The set and a record are written as soon as the method has ended, then come
+  networks, the whole record, and pictures.
+  """
+  began = time.monotonic()
   config = resolve(config)
   check(config)
+  jobs.claim(config, only=_ONE)
   kernel_fn = evaluation.kernel_named(config.kernel)
   problem = prepare(
       config.dataset, data_dir=config.data_dir, transform=config.transform,
       images_per_class=config.images_per_class, max_train=config.max_train,
       validation=config.validation, seed=config.seed)
+  check_data(config, kernel_fn, problem)
   baseline = problem.examples(problem.start)
-  stopwatch = stopwatch_lib.Stopwatch(config.workdir)
-  learned = methods.METHODS[config.method].run(
+  method_began = time.monotonic()
+  learned = table.METHODS[config.method].run(
       config, kernel_fn, problem, baseline)
-  seconds = stopwatch.seconds
+  seconds = (time.monotonic() - method_began if learned.seconds is None else
+             learned.seconds)
   metrics = {
       'krr_accuracy': evaluation.krr_accuracy(
           kernel_fn, learned.examples, problem, config.ridge),
@@ -95,14 +115,17 @@ def run(config: Config) -> dict[str, Any]:
       'method_seconds': records.metric(seconds)}
   if learned.status == Status.INTERRUPTED:
     logging.warning('Interrupted: no networks are trained.')
-  else:
+  elif evaluation.names(config.networks):
+    results.write(config, problem, learned, metrics, status=Status.INTERRUPTED,
+                  wall_time=time.monotonic() - began)
     try:
       metrics |= evaluation.network_accuracies(
           config, learned.examples, problem)
     except KeyboardInterrupt:  # The distilled set is worth keeping.
       learned = learned._replace(status=Status.INTERRUPTED)
   results.write(config, problem, learned, metrics,
-                wall_time=stopwatch.save(now=True))
+                wall_time=time.monotonic() - began)
+  results.draw(config, problem, learned)
   for name, value in metrics.items():
     if not name.endswith('seconds'):
       logging.info('%s = %.2f %% [%.2f, %.2f]', name,
@@ -129,9 +152,26 @@ def check(config: Config) -> None:
   checks.positive('ridge', config.ridge)
   checks.within('corruption', config.corruption, 0, 1)
   checks.within('validation', config.validation, 0, 0.9)
-  methods.check(config)
+  table.check(config)
   for name in evaluation.names(config.networks):
     nets.check_name(name)
   for name in config.transform.split('+'):
     checks.one_of('transform', name, data_lib.transforms.known())
   kernels.by_name(config.kernel)
+
+
+def check_data(config: Config, kernel_fn: KernelFn, problem: Problem) -> None:
+  """Raises a ValueError for data that a part of the run cannot take.
+
+  Kernel, networks and method are held against the shape of the images before
+  the first step.
+  """
+  method = table.METHODS[config.method]
+  shape = problem.train.x.shape[1:]
+  evaluation.check_kernel(kernel_fn, config.kernel, shape)
+  num_outputs = encoded(problem.start).shape[1]
+  for name in evaluation.names(config.networks):
+    evaluation.check_network('networks', name, shape, num_outputs)
+  for flag in method.networks:
+    evaluation.check_network(flag, getattr(config, flag), shape, num_outputs)
+  method.check_data(config, problem)

@@ -33,6 +33,40 @@ def accuracy(kernel_fn: KernelFn, support: Examples, x, y, ridge) -> float:
   return float(krr.accuracy(outputs, y))
 
 
+def check_kernel(kernel_fn: KernelFn, name: str, shape: tuple[int, ...]
+                 ) -> None:
+  """Raises a ValueError if the kernel cannot take inputs of `shape`."""
+  x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+  try:
+    jax.eval_shape(kernel_fn.symmetric, x)
+  except (ValueError, TypeError, ZeroDivisionError, IndexError) as error:
+    raise ValueError(f'`kernel` must take inputs of shape {shape}, and {name} '
+                     f'does not: {_first_line(error)}') from error
+
+
+def check_network(flag: str, name: str, shape: tuple[int, ...],
+                  num_outputs: int) -> None:
+  """Raises a ValueError if the network cannot take inputs of `shape`.
+
+  Args:
+    flag: that names the network, for the message.
+    name: for `nets.build`.
+    shape: of one input.
+    num_outputs: C.
+  """
+  module = nets.build(name, num_outputs)
+  x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+  try:
+    jax.eval_shape(module.init, jax.random.key(0), x)
+  except Exception as error:  # noqa: BLE001: flax, and networks, raise anything.
+    raise ValueError(f'`{flag}` must take inputs of shape {shape}, and {name} '
+                     f'does not: {_first_line(error)}') from error
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).strip().partition('\n')[0] or type(error).__name__
+
+
 def siamese(name: str, dataset: str) -> str:
   """'dsa' as the published strategy for `dataset`: digits are not mirrored."""
   if name != 'dsa':

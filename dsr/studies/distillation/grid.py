@@ -11,22 +11,23 @@ from typing import Any
 
 from dsr import checks
 from dsr.runs import options
-from dsr.studies.distillation import distill, evaluation, methods
+from dsr.studies.distillation import distill, evaluation
+from dsr.studies.distillation.methods import table
 
 # Flags of a run that `options` cannot set.
-_OWN = ('method', 'workdir', 'dataset', 'data_dir', 'images_per_class')
+_OWN = ('method', 'workdir', 'dataset', 'data_dir', 'images_per_class',
+        'options', 'fresh')
 
 
-def chosen_methods(flag: str, *, known: Sequence[str] = methods.NAMES
-                   ) -> list[str]:
-  """The methods that a flag names, each once.
+def chosen_methods(flag: str, *, more: Sequence[str] = ()) -> list[str]:
+  """The methods that a flag names, each once; `more` are known as well.
 
   Raises:
     ValueError: none, or an unknown one.
   """
   chosen = list(dict.fromkeys(evaluation.names(flag)))
   for method in chosen:
-    checks.one_of('methods', method, known)
+    checks.one_of('methods', method, (*table.METHODS, *more))
   if not chosen:
     raise ValueError('`methods` must name one or more, got none.')
   return chosen
@@ -58,11 +59,16 @@ def method_options(
     ValueError: a part that is no [method.]flag=value, or no such flag.
   """
   kinds = options.kinds(distill.Config)
-  out = {name: {} for name in ('', *methods.METHODS)}
+  out = {name: {} for name in ('', *table.METHODS)}
   for name, text in options.split(config.options):
     method, _, flag = name.rpartition('.')
     if method:
       checks.one_of('options', method, chosen)
+      own = table.METHODS[method].options
+      if text and flag in getattr(own, '_fields', ()):  # Not a flag of all.
+        before = out[method].get('options', '')
+        out[method]['options'] = f'{before},{flag}={text}'.lstrip(',')
+        continue
     free = flag in kinds and flag not in _OWN
     if not (text and free and (method or not hasattr(config, flag))):
       raise ValueError(
@@ -90,7 +96,8 @@ def distillation(
   """
   shared = {field.name: getattr(config, field.name)
             for field in dataclasses.fields(distill.Config)
-            if hasattr(config, field.name)}
+            if hasattr(config, field.name)
+            and field.name not in ('options', 'fresh')}
   folder = pathlib.Path(config.workdir, name or f'{method}_{size}')
   job = distill.Config(**shared | fields | own[''] | own[method] | {
       'method': method, 'images_per_class': size, 'workdir': str(folder)})

@@ -1,14 +1,15 @@
-"""What a distillation leaves in its workdir: arrays, pictures, a record."""
+"""What a distillation leaves in its workdir: arrays, a record, pictures."""
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dsr import data as data_lib
 from dsr.report import figures
-from dsr.runs import records
+from dsr.runs import contents, pictures, records
+from dsr.studies.distillation.methods.method import Learned
 from dsr.studies.distillation.problem import Problem
-from dsr.types import Examples, Status
+from dsr.types import Status
 
 # Test accuracy of the best KIP-FC row of arXiv:2107.13034, by images per class.
 CLAIMED = {
@@ -17,25 +18,10 @@ CLAIMED = {
 }
 
 
-class Learned(NamedTuple):
-  """What a method hands back."""
-
-  examples: Examples
-  steps: np.ndarray  # At which the validation accuracy was taken.
-  accuracy: np.ndarray
-  loss: np.ndarray  # Of every step.
-  status: Status
-  labels: np.ndarray | None = None  # Classes, where not those of the start.
-  info: dict[str, Any] = {}  # More for the record; never changed.
-  arrays: dict[str, Any] = {}  # More for `distilled.npz`; never changed.
-
-
 def write(config: Any, problem: Problem, learned: Learned,
-          metrics: dict[str, Any], *, wall_time: float) -> None:
-  """Writes `distilled.npz`, `record.json` and up to three pictures.
-
-  `images.png`; of what was learned `curve.png`, the loss, and of looks at the
-  validation split `validation.png`.
+          metrics: dict[str, Any], *, wall_time: float,
+          status: Status | None = None) -> None:
+  """Writes `distilled.npz`, then `record.json`.
 
   Args:
     config: an `experiments.distill.Config`.
@@ -43,40 +29,64 @@ def write(config: Any, problem: Problem, learned: Learned,
     learned: the result, in transformed space; its pixels are written too.
     metrics: of the record.
     wall_time: seconds of the whole run.
+    status: of the record, instead of the method's: INTERRUPTED while something
+      is still to be measured.
   """
-  folder = pathlib.Path(config.workdir)
-  folder.mkdir(parents=True, exist_ok=True)
-  pixels = data_lib.map_host(
-      problem.transform.invert, np.asarray(learned.examples.x))
-  labels = problem.start.y if learned.labels is None else learned.labels
-  grid, names = by_class(pixels, labels)
-  figures.image_grid(folder / 'images.png', grid, row_labels=names,
-                     title=f'{config.method}, {config.dataset}')
-  if learned.loss.size:
-    series = {'training batch': (np.arange(len(learned.loss)), learned.loss)}
-    figures.loss_curve(folder / 'curve.png', series, log=True,
-                       title=f'{config.method}, {config.dataset}')
-  if len(learned.steps) > 1:
-    figures.loss_curve(
-        folder / 'validation.png',
-        {config.method: (learned.steps, 100 * learned.accuracy)},
-        ylabel=f'validation accuracy of {config.kernel} (%)',
-        title=f'{config.method}, {config.dataset}')
   claimed = {}
   if config.method == 'kip' and config.kernel.startswith('fcn'):
     value = CLAIMED.get(config.dataset, {}).get(config.images_per_class)
     claimed = {'krr_accuracy': value} if value else {}
   records.write(
-      folder, config=config, metrics=metrics, wall_time=wall_time,
-      claimed=claimed,
-      arrays={'images': pixels, 'inputs': learned.examples.x,
-              'targets': learned.examples.y, 'labels': labels,
-              **learned.arrays},
-      extra={**learned.info, 'status': learned.status,
+      config.workdir, config=config, metrics=metrics, wall_time=wall_time,
+      claimed=claimed, contents=contents.of(config),
+      arrays={'images': pixels_of(problem, learned),
+              'inputs': learned.examples.x, 'targets': learned.examples.y,
+              'labels': labels_of(problem, learned), **learned.arrays},
+      extra={**learned.info,
+             'status': learned.status if status is None else status,
              'steps_done': len(learned.loss),
              'validation_steps': learned.steps,
              'validation_accuracy': learned.accuracy,
              'num_train': len(problem.train), 'num_test': len(problem.test)})
+
+
+def draw(config: Any, problem: Problem, learned: Learned) -> list[pathlib.Path]:
+  """Up to three pictures: images, loss, looks at the validation split.
+
+  `images.png`, where the data are images; of what was learned `curve.png`, the
+  loss, and of several looks `validation.png`.
+
+  Args:
+    config: an `experiments.distill.Config` whose record was written.
+    problem: what was distilled.
+    learned: the result.
+  """
+  title, todo = f'{config.method}, {config.dataset}', {}
+  pixels = pixels_of(problem, learned)
+  if pixels.ndim == 4:
+    grid, names = by_class(pixels, labels_of(problem, learned))
+    todo['images.png'] = lambda path: figures.image_grid(
+        path, grid, row_labels=names, title=title)
+  if learned.loss.size:
+    series = {'training batch': (np.arange(len(learned.loss)), learned.loss)}
+    todo['curve.png'] = lambda path: figures.loss_curve(
+        path, series, log=True, title=title)
+  if len(learned.steps) > 1:
+    todo['validation.png'] = lambda path: figures.loss_curve(
+        path, {config.method: (learned.steps, 100 * learned.accuracy)},
+        ylabel=f'validation accuracy of {config.kernel} (%)', title=title)
+  return pictures.draw(config.workdir, todo)
+
+
+def pixels_of(problem: Problem, learned: Learned) -> np.ndarray:
+  """The set before the transform, (S, H, W, C) or (S, D)."""
+  return data_lib.map_host(
+      problem.transform.invert, np.asarray(learned.examples.x))
+
+
+def labels_of(problem: Problem, learned: Learned) -> np.ndarray:
+  """(S,) classes."""
+  return problem.start.y if learned.labels is None else learned.labels
 
 
 def by_class(pixels: np.ndarray, labels: np.ndarray, most: int = 10

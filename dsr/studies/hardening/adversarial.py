@@ -10,8 +10,8 @@ from typing import Any
 
 from dsr import checks
 from dsr.report import dots, tables
-from dsr.runs import jobs, records, screen
-from dsr.studies.distillation import distill, evaluation, grid, methods
+from dsr.runs import contents, jobs, records, screen
+from dsr.studies.distillation import distill, evaluation, grid
 from dsr.studies.hardening import covering, hardened
 
 ALL = 'all'
@@ -61,7 +61,7 @@ def run(config: Config) -> dict[str, Any]:
   metrics = {f'{pathlib.Path(row["folder"]).name}_{name}': metric
              for row in rows for name, metric in row['metrics'].items()}
   records.write(
-      folder, config=config, metrics=metrics,
+      folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'sets': sets,
              'runs': {row['folder']: row['command'] for row in rows}})
@@ -84,7 +84,7 @@ def check(config: Config) -> list[
     ValueError: something is wrong with a flag, before any data is read.
   """
   hardened.check(config)
-  chosen = grid.chosen_methods(config.methods, known=(*methods.NAMES, ALL))
+  chosen = grid.chosen_methods(config.methods, more=[ALL])
   sizes = grid.chosen_sizes(config.images_per_class)
   trainings = list(dict.fromkeys(evaluation.names(config.trainings)))
   for training in trainings:

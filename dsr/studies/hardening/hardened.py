@@ -18,7 +18,7 @@ import numpy as np
 from dsr import checks, data as data_lib, loop, nets, train
 from dsr.probes import intervals
 from dsr.probes.attacks import apgd, pgd
-from dsr.runs import records, stopwatch as stopwatch_lib
+from dsr.runs import contents, records, stopwatch as stopwatch_lib
 from dsr.studies.audit import subjects
 from dsr.studies.distillation import evaluation
 from dsr.studies.hardening import covering
@@ -139,7 +139,8 @@ def run(config: Config) -> dict[str, Any]:
       info[f'bound_{norm}_missed'] = [one.missed for one in found]
   metrics['train_seconds'] = records.metric(seconds)
   records.write(
-      config.workdir, config=config, metrics=metrics, arrays_name='hardened',
+      config.workdir, config=config, contents=contents.of(config),
+      metrics=metrics, arrays_name='hardened',
       arrays=arrays | {'curve': trained.curve},
       wall_time=stopwatch.save(now=True), extra=info)
   for name in ('clean', *ATTACKS):

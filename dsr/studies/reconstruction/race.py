@@ -14,7 +14,7 @@ import numpy as np
 from dsr import checks
 from dsr.attack import match
 from dsr.report import figures, tables
-from dsr.runs import jobs, records, screen
+from dsr.runs import contents, jobs, records, screen
 from dsr.studies.reconstruction import attacks, cases, scoring
 from dsr.types import Status
 
@@ -137,7 +137,8 @@ def run(config: Any) -> dict[str, Any]:
           title=title),
       tables.write(folder / 'table.txt', rows, _COLUMNS)]
   records.write(
-      folder, config=config, metrics=metrics, arrays=arrays,
+      folder, config=config, contents=contents.of(config),
+      metrics=metrics, arrays=arrays,
       arrays_name='race', wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       extra={'status': Status.FINISHED, 'reached': reached is not None,
@@ -198,7 +199,7 @@ def run_both(config: Any, run_part: Callable) -> dict[str, Any]:
   paths = [_draw(folder, curves, title),
            tables.write(folder / 'table.txt', rows, columns)]
   records.write(
-      folder, config=config, metrics=metrics,
+      folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       extra={'status': Status.FINISHED, 'reached': reached})

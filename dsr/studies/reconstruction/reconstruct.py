@@ -15,7 +15,7 @@ import numpy as np
 from dsr import checks
 from dsr.attack.result import Reconstruction
 from dsr.report import tables
-from dsr.runs import jobs, records, screen
+from dsr.runs import contents, jobs, records, screen
 from dsr.studies.reconstruction import (
   attacks,
   cases,
@@ -103,7 +103,8 @@ def _attack(config: Config) -> dict[str, Any]:
   paths.append(tables.write(folder / 'table.txt', rows, scoring.COLUMNS))
   shown, info = _info(found)
   records.write(
-      folder, config=config, metrics=metrics, arrays_name='reconstruction',
+      folder, config=config, contents=contents.of(config),
+      metrics=metrics, arrays_name='reconstruction',
       claimed={name: value for name, value in scoring.claimed(config).items()
                if name in metrics},
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},

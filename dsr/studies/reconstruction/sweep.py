@@ -10,7 +10,7 @@ import numpy as np
 
 from dsr import checks
 from dsr.report import figures, tables
-from dsr.runs import jobs, records, screen
+from dsr.runs import contents, jobs, records, screen
 from dsr.studies.reconstruction import attacks, scoring
 from dsr.types import Status
 
@@ -96,7 +96,7 @@ def run(config: Any, run_cell: Callable) -> dict[str, Any]:
   metrics = {f'n{row["num_train"]}_width{row["width"]}_{name}': metric
              for row in found for name, metric in row['metrics'].items()}
   records.write(
-      folder, config=config, metrics=metrics,
+      folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       extra={'status': Status.FINISHED})

@@ -13,7 +13,7 @@ import numpy as np
 
 from dsr.probes import intervals
 from dsr.report import figures
-from dsr.runs import records
+from dsr.runs import contents, records
 from dsr.studies.reconstruction import victims
 
 
@@ -48,7 +48,8 @@ def run(config: Config) -> dict[str, Any]:
       ylabel=loss.replace('_', ' '),
       title=f'{config.architecture}, {config.regime}, {config.dataset}')
   records.write(
-      folder, config=config, metrics=metrics, wall_time=seconds,
+      folder, config=config, contents=contents.of(config),
+      metrics=metrics, wall_time=seconds,
       arrays=victims.to_arrays(victim, task), arrays_name='victim',
       extra={'status': victim.status, 'learning_rate': victim.learning_rate,
              'checkpoint_steps': [c.step for c in victim.checkpoints]})

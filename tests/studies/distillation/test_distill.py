@@ -9,7 +9,8 @@ import pytest
 from sklearn import datasets
 
 from dsr.runs import records
-from dsr.studies.distillation import distill, evaluation, methods
+from dsr.studies.distillation import distill, evaluation
+from dsr.studies.distillation.methods import selections
 
 SMALL = distill.Config(
     dataset='digits[0,3,8]', images_per_class=2, steps=6, eval_every=2,
@@ -323,7 +324,7 @@ def test_a_selection_is_not_made_twice(tmp_path, monkeypatch):
   _run(tmp_path, method='kcenter')
   first = _arrays(tmp_path)
   monkeypatch.setattr(
-      methods.selections.kcenter_lib, 'kcenter', lambda *args, **kwargs: 1 / 0)
+      selections.kcenter_lib, 'kcenter', lambda *args, **kwargs: 1 / 0)
   _run(tmp_path, method='kcenter', ridge=1e-3)
   np.testing.assert_array_equal(_arrays(tmp_path)['rows'], first['rows'])
   with pytest.raises(ZeroDivisionError):

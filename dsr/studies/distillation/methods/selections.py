@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import pathlib
+import time
 from typing import Any
 
 from absl import logging
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 import optax
 
-from dsr import checks, loop, nets, train
+from dsr import checks, nets, train
 from dsr.distill import (
   cover,
   el2n as el2n_lib,
@@ -24,11 +25,11 @@ from dsr.distill import (
   kcenter as kcenter_lib,
   kmedoids as kmedoids_lib,
 )
-from dsr.runs import records
+from dsr.runs import contents, records
 from dsr.studies.distillation import evaluation
+from dsr.studies.distillation.methods.method import Learned, Method, unlearned
 from dsr.studies.distillation.problem import Problem
-from dsr.studies.distillation.results import Learned
-from dsr.types import Examples, KernelFn, Status
+from dsr.types import Examples, KernelFn
 
 _RATE, _BATCH = 1e-3, 256  # Of Adam, for networks that score.
 _OWN = ('dataset', 'method', 'images_per_class', 'transform', 'max_train',
@@ -54,8 +55,7 @@ def random(config: Any, kernel_fn: KernelFn, problem: Problem,
            baseline: Examples) -> Learned:
   """The random subset that other methods start from."""
   del config, kernel_fn, problem
-  none = np.zeros(0)
-  return Learned(baseline, none, none, none, Status.FINISHED)
+  return unlearned(baseline, time.monotonic())
 
 
 def _selection(find):
@@ -66,14 +66,15 @@ def _selection(find):
     del kernel_fn, baseline
     kept = _kept(config)
     if kept is None:
-      kept = find(config, problem)
+      began = time.monotonic()
+      found = find(config, problem)
+      kept = *found, time.monotonic() - began
       _keep(config, *kept)
-    rows, info, arrays = kept
+    rows, info, arrays, seconds = kept
     chosen = problem.train.take(rows)
-    none = np.zeros(0)
-    return Learned(
-        problem.examples(chosen), none, none, none, Status.FINISHED,
-        labels=chosen.y, info=info, arrays={'rows': rows} | arrays)
+    return unlearned(
+        problem.examples(chosen), seconds=seconds, labels=chosen.y, info=info,
+        arrays={'rows': rows} | arrays)
 
   return method
 
@@ -165,19 +166,20 @@ def _path(config) -> pathlib.Path:
 
 
 def _fingerprint(config) -> str:
-  return loop.config_fingerprint(config, ignore=tuple(
-      f.name for f in dataclasses.fields(config) if f.name not in _OWN))
+  return contents.fingerprint(config, ignore=tuple(
+      f.name for f in dataclasses.fields(config)
+      if f.name not in _OWN))
 
 
-def _keep(config, rows, info, arrays) -> None:
+def _keep(config, rows, info, arrays, seconds) -> None:
   path = _path(config)
   path.parent.mkdir(parents=True, exist_ok=True)
   with records.replacing(path) as part, open(part, 'wb') as file:
     np.savez(file, fingerprint=_fingerprint(config), info=json.dumps(info),
-             rows=rows, **arrays)
+             rows=rows, seconds=seconds, **arrays)
 
 
-def _kept(config) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]] | None:
+def _kept(config) -> tuple[np.ndarray, dict, dict, float] | None:
   """What `_keep` wrote for the same flags, if it did."""
   if not _path(config).exists():
     return None
@@ -186,4 +188,25 @@ def _kept(config) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]] | None:
     return None
   logging.info('%s: selected before, kept', config.method)
   info = json.loads(str(arrays.pop('info')))
-  return arrays.pop('rows'), info, arrays
+  return arrays.pop('rows'), info, arrays, float(arrays.pop('seconds'))
+
+
+_UNSET = {'keep': 'last'}
+_SCORED = frozenset({'features', 'score_network', 'score_epochs'})
+RANDOM = Method(random, 'a random subset of the training set', _UNSET)
+HERDING = Method(
+    herding, 'images whose mean follows that of their class (arXiv:1611.07725)',
+    _UNSET, _SCORED, networks=('score_network',))
+KCENTER = Method(
+    kcenter, 'greedy k-center: the farthest image next (arXiv:1708.00489)',
+    _UNSET, _SCORED | {'norm'}, networks=('score_network',))
+KMEDOIDS = Method(
+    kmedoids, 'images with the least sum of distances to their class', _UNSET,
+    _SCORED | {'norm'}, networks=('score_network',))
+EL2N = Method(
+    el2n, 'the hardest images early in training (arXiv:2107.07075)', _UNSET,
+    frozenset({'score_network', 'score_epochs', 'score_networks',
+               'el2n_keep'}), networks=('score_network',))
+MFC = Method(
+    mfc, 'minimal finite covering, with a certificate (arXiv:2402.05675)',
+    _UNSET, frozenset({'norm', 'cover', 'budget', 'eta', 'time_limit'}))

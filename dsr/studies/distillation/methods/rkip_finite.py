@@ -5,7 +5,6 @@ attack has fewer candidates than there were images. They stand for all of them,
 with the outputs K a of the network's change as labels.
 """
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -15,9 +14,10 @@ import numpy as np
 
 from dsr import data as data_lib, nets, train
 from dsr.attack import finite, release
+from dsr.runs import contents, stopwatch
+from dsr.studies.distillation.methods.method import Learned, Method
 from dsr.studies.distillation.problem import Problem
-from dsr.studies.distillation.results import Learned
-from dsr.types import Examples, Status
+from dsr.types import Examples, KernelFn, Status
 
 _MOST = 5000  # Training images: beyond these the fit takes very long.
 _DEPTH = 2
@@ -44,23 +44,31 @@ def check(config: Any) -> None:
                      f'rkip_finite, got {config.transform}.')
 
 
-def distil(config: Any, problem: Problem) -> Learned:
+def _check_data(config, problem) -> None:
+  size = len(problem.train)
+  if size > _MOST:
+    raise ValueError(f'`max_train` must be at most {_MOST} with '
+                     f'{config.method}, which fits a network to all; got '
+                     f'{size} training examples.')
+
+
+def distil(config: Any, kernel_fn: KernelFn, problem: Problem,
+           baseline: Examples) -> Learned:
   """Trains the network and attacks it.
 
   Args:
     config: an `experiments.distill.Config`.
+    kernel_fn: not read.
     problem: the data.
+    baseline: not read.
 
   Raises:
-    ValueError: too many training images.
     FloatingPointError: training or attack failed.
     KeyboardInterrupt: training was stopped; the same flags go on.
   """
+  del kernel_fn, baseline
   size = len(problem.train)
-  if size > _MOST:
-    raise ValueError(f'`max_train` must be at most {_MOST} with rkip_finite, '
-                     f'which fits a network to all; got {size} training '
-                     'examples.')
+  watch = stopwatch.Stopwatch(config.workdir)
   folder = pathlib.Path(config.workdir)
   examples = problem.examples(problem.train)
   num_outputs = examples.y.shape[1]
@@ -69,7 +77,10 @@ def distil(config: Any, problem: Problem) -> Learned:
   victim = train.fit_victim(
       key_victim, module, examples, tolerance=_TOLERANCE,
       workdir=folder / 'training',
-      fingerprint=json.dumps({n: getattr(config, n) for n in _VICTIM}))
+      fingerprint=contents.fingerprint(config, ignore=tuple(
+          f.name for f in dataclasses.fields(config)
+          if f.name not in _VICTIM)))
+  watch.save(now=True)
   if victim.status == Status.INTERRUPTED:
     raise KeyboardInterrupt
   pixel = np.zeros((1, *problem.train.x.shape[1:]), np.float32)
@@ -91,4 +102,11 @@ def distil(config: Any, problem: Problem) -> Learned:
   return Learned(
       Examples(jnp.asarray(found.candidates[order], examples.x.dtype),
                jnp.asarray(labels[order])),
-      none, none, found.curve, found.status, classes[order])
+      none, none, found.curve, found.status,
+      watch.save(now=True) if found.status == Status.INTERRUPTED else
+      watch.finish(), classes[order])
+
+
+RKIP_FINITE = Method(
+    distil, 'an attack with fewer candidates than images (arXiv:2302.01428)',
+    reads=frozenset({'network_width'}), check=check, check_data=_check_data)

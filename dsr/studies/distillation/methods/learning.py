@@ -1,4 +1,5 @@
 """Gradient methods of distillation: start, loop, and what is kept of it."""
+import time
 from typing import Any
 
 import jax
@@ -6,16 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr import loop
-from dsr.distill import averaging, support as support_lib
+from dsr.distill import averaging, support as support_lib, targets
+from dsr.runs import contents
 from dsr.studies.distillation import evaluation
+from dsr.studies.distillation.methods.method import Learned
 from dsr.studies.distillation.problem import Problem
-from dsr.studies.distillation.results import Learned
 from dsr.types import Examples, KernelFn, Solver, Status
 
 # Of the evaluation, and of other methods; with a constant rate also `steps`.
 _NOT_IN_CHECKPOINTS = (
     'workdir', 'networks', 'num_networks', 'network_epochs',
-    'network_learning_rate', 'protocol')
+    'network_learning_rate', 'protocol', 'fresh')
+_WAYS = {'learning_rate': 'lower', 'ridge': 'raise'}
 
 
 def start(config: Any, baseline: Examples) -> support_lib.Support:
@@ -37,7 +40,9 @@ def start(config: Any, baseline: Examples) -> support_lib.Support:
 
 def learn(
     config: Any, kernel_fn: KernelFn, problem: Problem, baseline: Examples,
-    solver: Solver, data: Any, *init_args: Any) -> Learned:
+    solver: Solver, data: Any, *init_args: Any,
+    remedies: tuple[str, ...] = ('learning_rate',),
+    began: float | None = None) -> Learned:
   """Runs `solver`, keeping what does best on the validation split.
 
   Args:
@@ -48,22 +53,29 @@ def learn(
     solver: a method; averaged if the config asks for it.
     data: what its steps read.
     *init_args: what its `init` takes besides key and support.
+    remedies: flags to change if the loss is not finite.
+    began: when the method began, of `time.monotonic`; unset: now.
 
   Raises:
-    FloatingPointError: the loss is not finite.
+    FloatingPointError: the loss is not finite; says at which step.
   """
+  mark = time.monotonic() if began is None else began
   if config.ema:
     solver = averaging.averaged(solver, config.ema)
   first = start(config, baseline)
   # Of every look: at which step, and the accuracy; NaN without validation.
+  # `seconds` are those of the method, over all sessions, up to the checkpoint.
   kept = {'steps': np.zeros(0, int), 'accuracy': np.zeros(0), 'best': -1.0,
+          'seconds': 0.0,
           'x': np.asarray(first.x), 'y': np.asarray(first.y)}
   held_out = problem.validation
   if len(held_out):
     x_held_out = problem.inputs(held_out)
 
   def on_chunk(step, state, info):
+    nonlocal mark
     del info
+    kept['seconds'] += time.monotonic() - mark
     now = np.nan
     if len(held_out):
       now = evaluation.accuracy(
@@ -74,6 +86,7 @@ def learn(
     if config.keep == 'last' or now >= kept['best']:
       kept.update(best=now, x=np.asarray(state.support.x),
                   y=np.asarray(state.support.y))
+    mark = time.monotonic()  # The look is not the method's.
 
   ignore = _NOT_IN_CHECKPOINTS
   if config.schedule == 'constant':
@@ -82,15 +95,21 @@ def learn(
   result = loop.run(
       solver.step, state, data, num_steps=config.steps, chunk=config.eval_every,
       workdir=config.workdir, checkpoint_every=10 * config.eval_every,
-      fingerprint=loop.config_fingerprint(config, ignore=ignore),
+      fingerprint=contents.fingerprint(config, ignore=ignore),
       extra=kept, on_chunk=on_chunk, description=config.method)
   if result.status == Status.NOT_FINITE:
-    raise FloatingPointError(
-        f'The loss of {config.method} is not finite after step '
-        f'{result.steps_done}: lower `learning_rate` (got '
-        f'{config.learning_rate}) or raise `ridge` (got {config.ridge}).')
+    advice = ' or '.join(f'{_WAYS[name]} `{name}` (got {getattr(config, name)})'
+                         for name in remedies)
+    raise FloatingPointError(f'The loss of {config.method} is not finite at '
+                             f'step {result.broken_at}: {advice}.')
   looked = np.isfinite(kept['accuracy'])
   return Learned(
       Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y'])),
       kept['steps'][looked], kept['accuracy'][looked],
-      np.asarray(result.infos.loss), result.status)
+      np.asarray(result.infos.loss), result.status, kept['seconds'])
+
+
+def targets_of(problem: Problem) -> targets.Targets:
+  """The training set as methods read it that draw batches."""
+  examples = problem.examples(problem.train)
+  return targets.targets(examples.x, examples.y, problem.train.y)

@@ -1,0 +1,32 @@
+"""KIP, by the flags of `experiments.distill`."""
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from dsr import data as data_lib
+from dsr.distill import kip as kip_lib
+from dsr.studies.distillation.methods import learning
+from dsr.studies.distillation.methods.method import Learned, Method, optimizer
+
+
+def _kip(config, kernel_fn, problem, baseline) -> Learned:
+  black = problem.transform.apply(jnp.zeros_like(baseline.x[:1]))[0]
+  solver = kip_lib.kip(
+      kernel_fn, optimizer(config, optax.adam), ridge=config.ridge,
+      batch_size=config.batch_size, learn_labels=config.learn_labels,
+      loss=config.loss, min_distance=config.min_distance,
+      augment=data_lib.augment.by_name(config.augment, fill=black))
+  return learning.learn(
+      config, kernel_fn, problem, baseline, solver,
+      learning.targets_of(problem), remedies=('learning_rate', 'ridge'))
+
+
+def _check(config: Any) -> None:
+  data_lib.augment.by_name(config.augment)
+
+
+KIP = Method(
+    _kip, 'kernel inducing points (arXiv:2011.00050)',
+    reads=frozenset({'loss', 'augment', 'min_distance', 'ema'}), check=_check,
+    from_noise=True)

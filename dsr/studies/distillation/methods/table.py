@@ -1,0 +1,79 @@
+"""The table of ways to a distilled set: a line each to add another.
+
+Flags, `--help`, comparisons, audits and error messages read it.
+"""
+import dataclasses
+from typing import Any, TypeVar
+
+from dsr import checks
+from dsr.studies.distillation.methods import (
+    dm,
+    kip,
+    label_solve,
+    rkip,
+    rkip_finite,
+    selections,
+)
+from dsr.studies.distillation.methods.method import UNSET, Method, options_of
+
+_Config = TypeVar('_Config')
+
+METHODS: dict[str, Method] = {
+    'kip': kip.KIP,
+    'rkip': rkip.RKIP,
+    'rkip_finite': rkip_finite.RKIP_FINITE,
+    'label_solve': label_solve.LABEL_SOLVE,
+    'dm': dm.DM,
+    'random': selections.RANDOM,
+    'herding': selections.HERDING,
+    'kcenter': selections.KCENTER,
+    'kmedoids': selections.KMEDOIDS,
+    'el2n': selections.EL2N,
+    'mfc': selections.MFC,
+}
+
+
+def names() -> tuple[str, ...]:
+  """Of all methods."""
+  return tuple(METHODS)
+
+
+def describe() -> str:
+  """The methods, a line each, for `--help`."""
+  lines = [f'{name}: {method.help}' for name, method in METHODS.items()]
+  return 'methods: ' + '; '.join(lines)
+
+
+def resolve(config: _Config) -> _Config:
+  """`config` with the method's own values for what is unset.
+
+  Raises:
+    ValueError: an unknown method.
+  """
+  checks.one_of('method', config.method, METHODS)
+  own = UNSET | METHODS[config.method].unset
+  unset = {name for name in own if getattr(config, name) in (None, 'auto')}
+  return dataclasses.replace(config, **{name: own[name] for name in unset})
+
+
+def check(config: Any) -> None:
+  """Raises a ValueError for a flag out of range or one without effect.
+
+  Args:
+    config: an `experiments.distill.Config`, resolved.
+  """
+  method = METHODS[config.method]
+  some = frozenset().union(*(m.reads for m in METHODS.values()))
+  for field in dataclasses.fields(config):
+    name, value = field.name, getattr(config, field.name)
+    default = (UNSET | method.unset).get(name, field.default)
+    if name in some - method.reads and value != default:
+      raise ValueError(f'`{name}` must be {default} with {config.method}, '
+                       f'which has no use for it; got {value}.')
+  if config.keep == 'best' and not config.validation:
+    raise ValueError('`keep=best` needs `validation` above 0, got 0.')
+  checks.within('ema', config.ema, 0, 1)
+  options_of(method, config.options)
+  method.check(config)
+  selections.check(config)
+
