@@ -110,7 +110,7 @@ class Checkpoints:
         return step, *self._restore(step, avals, state, infos, extra)
       except _Another:
         raise
-      except Exception as error:  # noqa: BLE001: of orbax, of the disk, of JSON.
+      except Exception as error:  # of orbax, of the disk, of JSON.
         logging.warning('The checkpoint of step %d in %s is damaged (%s).',
                         step, self.folder, str(error).partition('\n')[0])
         with _quiet():

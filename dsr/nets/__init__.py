@@ -15,7 +15,8 @@ from dsr.nets.linearize import (
 from dsr.nets.mlp import MLP as MLP
 from dsr.nets.norms import BATCH_STATS as BATCH_STATS, NORMS as NORMS
 from dsr.nets.registry import (
-    NAMES as NAMES,
+    NETWORKS as NETWORKS,
+    Network as Network,
     build as build,
     check_name as check_name,
 )

@@ -1,11 +1,12 @@
 """Networks by name, for flags and records: one line each to add another.
 
-Besides `NAMES`, ConvNets of any depth are known, 'convnet4', and all networks
-with a norm may have another behind their name: 'convnet3_batch', 'vgg11_none'.
+Besides those of the table, ConvNets of any depth are known, 'convnet4', and
+all networks with a norm may have another behind their name: 'convnet3_batch',
+'vgg11_none'.
 """
 import dataclasses
-import functools
 import re
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 
@@ -13,23 +14,53 @@ from dsr import checks
 from dsr.nets import alexnet, convnet, lenet, mlp, resnet, resnet18, vgg
 from dsr.nets.norms import NORMS
 
-_BUILDERS = {
-    'mlp': functools.partial(mlp.MLP, widths=(1024, 1024)),
-    'convnet3': functools.partial(convnet.ConvNet, depth=3, width=128),
-    'lenet': functools.partial(lenet.LeNet),
-    'alexnet': functools.partial(alexnet.AlexNet),
-    'vgg11': functools.partial(vgg.VGG11),
-    'resnet18': functools.partial(resnet18.ResNet18),
-    'resnet': functools.partial(resnet.ResNet, depth=8, width=16),
+
+class Network(NamedTuple):
+  """A line of the table.
+
+  Attributes:
+    module: its class, whose attribute `num_outputs` is the number of classes.
+    help: in a line.
+    options: attributes of the class that are other than its defaults.
+  """
+
+  module: type[nn.Module]
+  help: str
+  options: dict[str, Any] = {}
+
+
+NETWORKS: dict[str, Network] = {
+    'mlp': Network(mlp.MLP, 'two hidden layers of 1024 units',
+                   {'widths': (1024, 1024)}),
+    'convnet3': Network(
+        convnet.ConvNet, 'three convolutions, normed and pooled '
+        '(arXiv:2006.05929); convnet<depth> for others',
+        {'depth': 3, 'width': 128}),
+    'lenet': Network(lenet.LeNet, 'LeNet-5'),
+    'alexnet': Network(alexnet.AlexNet, 'AlexNet for small images'),
+    'vgg11': Network(vgg.VGG11, 'VGG-11 (arXiv:1409.1556)'),
+    'resnet18': Network(resnet18.ResNet18, 'ResNet-18 (arXiv:1512.03385)'),
+    'resnet': Network(resnet.ResNet, 'a small residual network',
+                      {'depth': 8, 'width': 16}),
 }
-NAMES = tuple(_BUILDERS)
+
+
+def names() -> tuple[str, ...]:
+  """Of all networks of the table."""
+  return tuple(NETWORKS)
+
+
+def describe() -> str:
+  """The networks, a line each, for `--help`."""
+  return 'networks: ' + '; '.join(
+      f'{name}: {network.help}' for name, network in NETWORKS.items())
 
 
 def build(name: str, num_outputs: int, **overrides) -> nn.Module:
   """The network called `name` with C = `num_outputs`.
 
   Args:
-    name: one of `NAMES`, or of their kin in the module's text.
+    name: one of `names()`, or of their kin in the module's text.
     num_outputs: number of classes, or 1 for labels of +-1.
     **overrides: attributes of its class, e.g. `width=32`.
 
@@ -37,11 +68,12 @@ def build(name: str, num_outputs: int, **overrides) -> nn.Module:
     ValueError: unknown name (the known are listed) or attribute, or a value
       that the network refuses.
   """
-  builder, given = _parse(name)
-  known = sorted(_attributes(builder))
+  network, given = _parse(name)
+  known = sorted(_attributes(network))
   for override in overrides:
     checks.one_of(f'option of {name}', override, known)
-  return builder(num_outputs=num_outputs, **(given | overrides))
+  return network.module(
+      num_outputs=num_outputs, **(network.options | given | overrides))
 
 
 def check_name(name: str) -> None:
@@ -50,22 +82,22 @@ def check_name(name: str) -> None:
 
 
 def _parse(name):
-  """(builder, attributes that the name gives)."""
+  """(line of the table, attributes that the name gives)."""
   stem, underscore, norm = name.partition('_')
   given = {}
   if depth := re.fullmatch(r'convnet(\d+)', stem):
     stem, given['depth'] = 'convnet3', int(depth[1])
-  if stem not in _BUILDERS:
-    checks.one_of('name', name, NAMES)
-  builder = _BUILDERS[stem]
+  if stem not in NETWORKS:
+    checks.one_of('name', name, NETWORKS)
+  network = NETWORKS[stem]
   if underscore:
-    if 'norm' not in _attributes(builder):
+    if 'norm' not in _attributes(network):
       raise ValueError(f'`name` must be {stem}, which has no norm; got {name}.')
     checks.one_of(f'norm of {stem}', norm, NORMS)
     given['norm'] = norm
-  return builder, given
+  return network, given
 
 
-def _attributes(builder):
-  return {f.name for f in dataclasses.fields(builder.func)} - {
+def _attributes(network):
+  return {f.name for f in dataclasses.fields(network.module)} - {
       'num_outputs', 'parent', 'name'}

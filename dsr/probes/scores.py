@@ -10,7 +10,6 @@ to 1, where the surest examples, an attack's best prey, would tie.
 Axes: R models; N examples; C outputs.
 """
 from collections.abc import Callable
-import types
 
 from jaxtyping import Array, Float, Int
 import numpy as np
@@ -85,14 +84,22 @@ def negative_squared_error(
   return -np.sum(error**2, axis=-1)
 
 
-SCORES: types.MappingProxyType[str, Callable] = types.MappingProxyType({
+# One line each to add another: (outputs, y) -> (..., N), larger for members.
+SCORES: dict[str, Callable] = {
     'loss': negative_loss,
     'confidence': confidence,
     'entropy': negative_entropy,
     'modified_entropy': negative_modified_entropy,
     'logit_confidence': logit_confidence,
     'margin': margin,
-})
+}
+
+
+def describe() -> str:
+  """The scores, a line each, for `--help`."""
+  return 'scores: ' + '; '.join(
+      f'{name}: {score.__doc__.partition(".")[0]}'
+      for name, score in SCORES.items())
 
 
 def _check_outputs(outputs):

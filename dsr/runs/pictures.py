@@ -27,7 +27,7 @@ def draw(
     try:
       make(folder / name)
       drawn.append(folder / name)
-    except Exception as error:  # noqa: BLE001: whatever it is, go on.
+    except Exception as error:  # whatever it is, go on.
       failed[name] = f'{type(error).__name__}: {error}'
       logging.warning('%s was not drawn: %s', folder / name, failed[name])
   if failed:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dsr import data as data_lib, krr
 from dsr.probes import intervals
-from dsr.runs import contents, jobs, records
+from dsr.runs import contents, jobs, pictures, records
 from dsr.studies.audit import leaks
 from dsr.studies.distillation.problem import encoded
 from dsr.studies.reconstruction import attacks, cases, scoring, victims
@@ -83,9 +83,6 @@ def run(config: Config) -> dict[str, Any]:
       'accuracy': _accuracy(case)} | scoring.exact({
           'num_candidates': len(found.candidates), 'seconds': seconds,
           'victim_seconds': case.seconds})
-  folder.mkdir(parents=True, exist_ok=True)
-  leaks.draw(folder / 'reconstructions.png', task.train.x, train.x, leak,
-             title=f'{config.num_train} images, {config.regime}')
   records.write(
       folder, config=config, contents=contents.of(config),
       metrics=metrics, arrays_name='reconstruction',
@@ -93,6 +90,9 @@ def run(config: Config) -> dict[str, Any]:
       arrays=leaks.arrays(leak), wall_time=time.monotonic() - began,
       extra={'status': found.status, 'digest': name,
              'range': [float(task.train.x.min()), float(task.train.x.max())]})
+  pictures.draw(folder, {'reconstructions.png': lambda path: leaks.draw(
+      path, task.train.x, train.x, leak,
+      title=f'{config.num_train} images, {config.regime}')})
   return metrics
 
 

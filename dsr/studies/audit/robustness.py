@@ -25,11 +25,12 @@ _SHARES = (0.25, 0.5, 1.0, 2.0)  # Radii of the curve over the radius.
 
 
 class Attack(NamedTuple):
-  """An attack as the flag `attacks` names it.
+  """A line of the table: an attack as the flag `attacks` names it.
 
   Attributes:
     run: (key, predict_fn, x, labels, *, epsilon, norm, ...) -> x_adv.
     norm: of its ball.
+    help: in a line.
     options: of the function.
     steps: its argument that the flag `steps` sets, if any.
     targeted: whether it aims at the next class.
@@ -37,22 +38,41 @@ class Attack(NamedTuple):
 
   run: Callable
   norm: str
+  help: str
   options: dict[str, Any] = {}
   steps: str | None = 'steps'
   targeted: bool = False
 
 
-ATTACKS = {
-    'fgsm': Attack(fgsm.fgsm, 'linf', steps=None),
-    'pgd_linf': Attack(pgd.pgd, 'linf'),
-    'pgd_l2': Attack(pgd.pgd, 'l2'),
-    'pgd_targeted': Attack(pgd.pgd, 'linf', targeted=True),
-    'apgd_ce': Attack(apgd.apgd, 'linf', {'loss': 'ce'}),
-    'apgd_dlr': Attack(apgd.apgd, 'linf', {'loss': 'dlr'}),
-    'square': Attack(square.square, 'linf', {'steps': 300}, None),
-    'deepfool': Attack(deepfool.deepfool, 'l2', {}, None),
-    'cw': Attack(cw.cw, 'l2', {'steps': 100, 'searches': 5}, None),
+ATTACKS: dict[str, Attack] = {
+    'fgsm': Attack(fgsm.fgsm, 'linf', 'one step (arXiv:1412.6572)', steps=None),
+    'pgd_linf': Attack(
+        pgd.pgd, 'linf', 'projected gradient descent (arXiv:1706.06083)'),
+    'pgd_l2': Attack(pgd.pgd, 'l2', 'the same in an l2 ball'),
+    'pgd_targeted': Attack(
+        pgd.pgd, 'linf', 'the same, towards the next class', targeted=True),
+    'apgd_ce': Attack(
+        apgd.apgd, 'linf', 'its steps sized by itself (arXiv:2003.01690)',
+        {'loss': 'ce'}),
+    'apgd_dlr': Attack(
+        apgd.apgd, 'linf', 'the same, on the difference of logits ratio',
+        {'loss': 'dlr'}),
+    'square': Attack(
+        square.square, 'linf', 'from outputs alone (arXiv:1912.00049)',
+        {'steps': 300}, None),
+    'deepfool': Attack(
+        deepfool.deepfool, 'l2', 'to the nearest border (arXiv:1511.04599)',
+        {}, None),
+    'cw': Attack(
+        cw.cw, 'l2', 'Carlini and Wagner (arXiv:1608.04644)',
+        {'steps': 100, 'searches': 5}, None),
 }
+
+
+def describe() -> str:
+  """The attacks, a line each, for `--help`."""
+  return 'attacks: ' + '; '.join(
+      f'{name}: {attack.help}' for name, attack in ATTACKS.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +89,11 @@ class Config(subjects.SubjectConfig):
   corruptions: str = ','.join(corruptions.CORRUPTIONS)  # '' for none.
   severities: str = '1,3,5'  # Of the corruptions, 1 to 5.
   workdir: str = 'out/robustness'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all attacks."""
+    return describe()
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 The command is `experiments.compare`; its docstring has an example, and what
 it writes.
 """
+from collections.abc import Callable
 import dataclasses
+import functools
 import pathlib
 import time
 from typing import Any, Literal
@@ -11,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dsr.report import dots, figures, tables
-from dsr.runs import contents, jobs, records, screen
+from dsr.runs import contents, jobs, pictures, records, screen
 from dsr.studies.distillation import distill, evaluation, grid, published
 from dsr.studies.distillation.results import by_class
 
@@ -48,16 +50,16 @@ def run(config: Config) -> dict[str, Any]:
                           'images_per_class': job.images_per_class}
                 | _published(config, job))
   folder = pathlib.Path(config.workdir)
-  paths = _draw(config, folder, rows)
-  columns = _columns(config, rows)
-  for ending in ('md', 'csv'):
-    paths.append(tables.write(folder / f'table.{ending}', rows, columns))
   metrics = {f'{row["method"]}_{row["images_per_class"]}_{name}': metric
              for row in rows for name, metric in row['metrics'].items()}
   records.write(folder, config=config, contents=contents.of(config),
                 metrics=metrics,
                 wall_time=time.monotonic() - began,
                 extra={'runs': {row['folder']: row['command'] for row in rows}})
+  columns = _columns(config, rows)
+  paths = [tables.write(folder / f'table.{ending}', rows, columns)
+           for ending in ('md', 'csv')]
+  paths += pictures.draw(folder, _drawings(config, rows))
   title = f'{config.dataset}, {config.protocol}: test accuracy [95 % interval]'
   screen.show(tables.render(rows, columns, title=title))
   screen.show('\n'.join(f'  {path}' for path in paths))
@@ -101,39 +103,43 @@ def _columns(config, rows) -> list[tables.Column]:
           tables.Column('method_seconds', title='seconds', digits=1)]
 
 
-def _draw(config, folder, rows) -> list[pathlib.Path]:
+def _drawings(config, rows) -> dict[str, Callable]:
+  """File -> function of the path that draws it."""
   names = evaluation.names(config.networks)
   sizes = list(dict.fromkeys(row['images_per_class'] for row in rows))
-  paths = []
-  for network in names:
-    series, told = {}, {}
-    for row in rows:
-      size, method = row['images_per_class'], row['method']
-      setting = f'{size} per class'
-      series.setdefault(setting, {})[method] = row['metrics'][
-          f'{network}_accuracy']
-      if f'published_{network}' in row:
-        told.setdefault(setting, {})[method] = row[f'published_{network}']
-    paths.append(dots.intervals(
-        folder / f'accuracy_{network}.png', series, published=told,
-        title=f'{config.dataset}, {network}, {config.protocol}'))
+  todo = {f'accuracy_{network}.png': functools.partial(
+      _accuracies, config, rows, network) for network in names}
   first = [row['metrics'][f'{names[0]}_accuracy'].value for row in rows]
-  paths.append(figures.scatter(
-      folder / 'time.png',
-      [max(row['metrics']['method_seconds'].value, 0.1) for row in rows],
+  todo['time.png'] = lambda path: figures.scatter(
+      path, [max(row['metrics']['method_seconds'].value, 0.1) for row in rows],
       100 * np.asarray(first), log_x=True, xlabel='seconds of the method',
       ylabel=f'test accuracy of {names[0]} (%)', join=False,
       groups=[row['method'] for row in rows],
-      title=f'{config.dataset}, {" and ".join(map(str, sizes))} per class'))
+      title=f'{config.dataset}, {" and ".join(map(str, sizes))} per class')
   for size in sizes:
     grids, classes = {}, []
     for row in rows:
       if row['images_per_class'] == size:
         arrays = records.read_arrays(row['folder'])
-        grids[row['method']], classes = by_class(
-            arrays['images'], arrays['labels'], most=max(1, min(size, 5)))
+        if arrays['images'].ndim == 4:  # Tables have no pictures.
+          grids[row['method']], classes = by_class(
+              arrays['images'], arrays['labels'], most=max(1, min(size, 5)))
     if len({len(grid) for grid in grids.values()}) == 1:
-      paths.append(figures.side_by_side(
-          folder / f'images_{size}.png', grids, classes,
-          title=f'{config.dataset}, {size} per class'))
-  return paths
+      todo[f'images_{size}.png'] = functools.partial(
+          figures.side_by_side, grids=grids, row_labels=classes,
+          title=f'{config.dataset}, {size} per class')
+  return todo
+
+
+def _accuracies(config, rows, network, path) -> pathlib.Path:
+  """Intervals and published numbers of one network, by method and size."""
+  series, told = {}, {}
+  for row in rows:
+    setting, method = f'{row["images_per_class"]} per class', row['method']
+    series.setdefault(setting, {})[method] = row['metrics'][
+        f'{network}_accuracy']
+    if f'published_{network}' in row:
+      told.setdefault(setting, {})[method] = row[f'published_{network}']
+  return dots.intervals(
+      path, series, published=told,
+      title=f'{config.dataset}, {network}, {config.protocol}')

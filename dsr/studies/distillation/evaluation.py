@@ -58,7 +58,7 @@ def check_network(flag: str, name: str, shape: tuple[int, ...],
   x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
   try:
     jax.eval_shape(module.init, jax.random.key(0), x)
-  except Exception as error:  # noqa: BLE001: flax, and networks, raise anything.
+  except Exception as error:  # flax, and networks, raise anything.
     raise ValueError(f'`{flag}` must take inputs of shape {shape}, and {name} '
                      f'does not: {_first_line(error)}') from error
 

@@ -4,13 +4,14 @@ The command is `experiments.adversarial`; its docstring has an example, and what
 it writes.
 """
 import dataclasses
+import functools
 import pathlib
 import time
 from typing import Any
 
 from dsr import checks
 from dsr.report import dots, tables
-from dsr.runs import contents, jobs, records, screen
+from dsr.runs import contents, jobs, pictures, records, screen
 from dsr.studies.distillation import distill, evaluation, grid
 from dsr.studies.hardening import covering, hardened
 
@@ -57,7 +58,6 @@ def run(config: Config) -> dict[str, Any]:
           'training': training, 'folder': job.workdir,
           'gap': made.get('extra', {}).get('gap')})
   folder = pathlib.Path(config.workdir)
-  paths = [*_tables(folder, rows), *_draw(config, folder, rows)]
   metrics = {f'{pathlib.Path(row["folder"]).name}_{name}': metric
              for row in rows for name, metric in row['metrics'].items()}
   records.write(
@@ -65,6 +65,11 @@ def run(config: Config) -> dict[str, Any]:
       wall_time=time.monotonic() - began,
       extra={'sets': sets,
              'runs': {row['folder']: row['command'] for row in rows}})
+  paths = _tables(folder, rows)
+  paths += pictures.draw(folder, {
+      f'accuracy_{training}.png': functools.partial(
+          _draw, config, rows, training)
+      for training in dict.fromkeys(row['training'] for row in rows)})
   screen.show(tables.render(rows, _columns(), title=(
       f'{config.dataset}, {config.network}: test accuracy [95 % interval over '
       'networks and images]')))
@@ -178,17 +183,15 @@ def _tables(folder, rows) -> list[pathlib.Path]:
   return paths
 
 
-def _draw(config, folder, rows) -> list[pathlib.Path]:
-  paths = []
-  for training in dict.fromkeys(row['training'] for row in rows):
-    series = {title: {} for title in _SHOWN.values()}
-    for row in rows:
-      if row['training'] == training:
-        name = (row['method'] if row['method'] == ALL else
-                f'{row["method"]} {row["per_class"]}')
-        for attack, title in _SHOWN.items():
-          series[title][name] = row['metrics'][f'{attack}_accuracy']
-    paths.append(dots.intervals(
-        folder / f'accuracy_{training}.png', series,
-        title=f'{config.dataset}, {config.network}, {training} training'))
-  return paths
+def _draw(config, rows, training, path) -> pathlib.Path:
+  """Accuracies under each attack of the networks of one training."""
+  series = {title: {} for title in _SHOWN.values()}
+  for row in rows:
+    if row['training'] == training:
+      name = (row['method'] if row['method'] == ALL else
+              f'{row["method"]} {row["per_class"]}')
+      for attack, title in _SHOWN.items():
+        series[title][name] = row['metrics'][f'{attack}_accuracy']
+  return dots.intervals(
+      path, series,
+      title=f'{config.dataset}, {config.network}, {training} training')

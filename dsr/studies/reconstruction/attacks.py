@@ -1,7 +1,6 @@
 """Who attacks whom: flags, their meaning, and the attack that they name."""
 from collections.abc import Callable
 import dataclasses
-import importlib
 import json
 import os
 import pathlib
@@ -14,10 +13,9 @@ from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
 from dsr.runs import options, records, stopwatch as stopwatch_lib
 from dsr.studies.distillation import evaluation
-from dsr.studies.reconstruction import victims
+from dsr.studies.reconstruction import table, victims
 from dsr.types import KernelFn
 
-ATTACKS = ('ntk_limit', 'finite', 'first_layer', 'published', 'kkt')
 _FLOAT64 = 200  # At infinite width, up to so many images by default.
 
 
@@ -33,8 +31,7 @@ class AttackConfig(victims.VictimConfig):
   victim: str = ''  # Workdir of experiments.train, instead of training one.
   threat: Literal['auto', 'query', 'parameters', 'final'] = 'auto'
   noise: float = 0.0  # Standard deviation, added to the released parameters.
-  attack: Literal[
-      'auto', 'ntk_limit', 'finite', 'first_layer', 'published', 'kkt'] = 'auto'
+  attack: str = 'auto'  # auto, or one of those at the end of --help.
   ratio: float | None = None  # Candidates to training images; unset: attack's.
   steps: int | None = None  # Of the attack; unset: its own.
   attack_learning_rate: float | None = None  # Unset: the attack's own.
@@ -44,6 +41,11 @@ class AttackConfig(victims.VictimConfig):
   high_frequency: float | None = None  # Weight of what a blur removes.
   options: str = ''  # Others of the attack: name=value, commas between them.
   attack_seed: int = 0  # Of the attack's starts; `seed` is the victim's.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all attacks."""
+    return table.describe()
 
 
 _PRIORS = ('box', 'variation', 'high_frequency')
@@ -70,8 +72,8 @@ def resolve(config: _Config) -> _Config:
     attack = ('ntk_limit' if infinite else
               'kkt' if threat == 'final' else finite)
   if threat == 'auto':
-    threat = ('query' if infinite else
-              'final' if attack == 'kkt' else 'parameters')
+    checks.one_of('attack', attack, table.ATTACKS)
+    threat = table.ATTACKS[attack].threats[0]
   if dtype == 'auto':
     small = infinite and config.num_train <= _FLOAT64
     dtype = 'float64' if small else 'float32'
@@ -108,16 +110,12 @@ def check(config: AttackConfig) -> None:
     evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
     checks.non_negative('kernel_ridge', config.kernel_ridge)
     checks.at_least('num_train', config.num_train, 2)
-    checks.one_of('attack', config.attack, ('ntk_limit',))
-    checks.one_of('threat', config.threat, ('query', 'parameters'))
   else:
     _refuse(config, _INFINITE, 'a finite network')
     victims.check(victim_config(config))
     checks.non_negative('noise', config.noise)
-    checks.one_of('attack', config.attack, ATTACKS[1:])
-    known = (('parameters', 'final') if config.attack == 'kkt' else
-             ('parameters',))
-    checks.one_of('threat', config.threat, known)
+  checks.one_of('attack', config.attack, table.known(infinite))
+  checks.one_of('threat', config.threat, table.ATTACKS[config.attack].threats)
   settings(config)
 
 
@@ -148,7 +146,7 @@ def settings(config: AttackConfig) -> Any:
   Raises:
     ValueError: a flag that the attack does not have.
   """
-  base = _module(config.attack).Config()
+  base = table.ATTACKS[config.attack].settings()
   given = {}
   for flag, field in (*_SETTINGS.items(), *zip(_PRIORS, _PRIORS)):
     value = getattr(config, flag)
@@ -180,10 +178,6 @@ def _options(config, base) -> dict[str, Any]:
   return found
 
 
-def _module(attack):
-  return importlib.import_module(f'dsr.attack.{attack}')
-
-
 def run(
     config: AttackConfig, released: Released, workdir: str | os.PathLike, *,
     kernel_fn: KernelFn | None = None, norm_squared: float = 0.0,
@@ -207,7 +201,7 @@ def run(
   chosen = settings(config)
   _claim(folder, config)
   keywords = {}
-  if config.attack == 'ntk_limit':
+  if config.regime == 'infinite':
     keywords['kernel_fn'] = kernel_fn
     if config.threat == 'parameters':
       chosen = chosen._replace(norm_squared=norm_squared)
@@ -222,7 +216,7 @@ def run(
     return stop
 
   key = jax.random.key(config.attack_seed)
-  found = _module(config.attack).reconstruct(
+  found = table.ATTACKS[config.attack].reconstruct(
       key, released, chosen, workdir=folder, on_chunk=look, **keywords)
   return found, watch.save(now=True)
 

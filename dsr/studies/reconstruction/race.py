@@ -14,8 +14,8 @@ import numpy as np
 from dsr import checks
 from dsr.attack import match
 from dsr.report import figures, tables
-from dsr.runs import contents, jobs, records, screen
-from dsr.studies.reconstruction import attacks, cases, scoring
+from dsr.runs import contents, jobs, pictures, records, screen
+from dsr.studies.reconstruction import attacks, cases, scoring, table
 from dsr.types import Status
 
 _EVERY = 5.0  # Seconds between two saves of a trail.
@@ -67,7 +67,7 @@ def check(config: Any) -> None:
     raise ValueError("`regime` must be 'linearized', 'standard' or 'both' with "
                      "`compare`, got 'infinite'.")
   checks.one_of('compare', config.compare,
-                [a for a in attacks.ATTACKS[1:] if a != config.attack])
+                [a for a in table.known(False) if a != config.attack])
   if config.compare_steps is not None:
     checks.at_least('compare_steps', config.compare_steps, 1)
   attacks.check(_rival(config))
@@ -99,7 +99,7 @@ def run(config: Any) -> dict[str, Any]:
   case = cases.make_case(config, folder)
   rivals = {config.attack: dataclasses.replace(config, compare=''),
             config.compare: _rival(config)}
-  trails, rows, curves, metrics, arrays = {}, [], {}, {}, {}
+  trails, scores, rows, curves, metrics, arrays = {}, {}, [], {}, {}, {}
   for name, rival in rivals.items():
     own = folder / name
     if config.fresh:
@@ -114,7 +114,7 @@ def run(config: Any) -> dict[str, Any]:
     if found.status == Status.INTERRUPTED:
       raise KeyboardInterrupt
     scored = scoring.score(rival, case, found.candidates)
-    scoring.draw(own, rival, case, scored)
+    scores[name] = scored
     rows.append(scoring.rows(name, scored)[0] | {'seconds': seconds})
     curves[name] = scored.score.rmse
     metrics |= {f'{name}_{metric}': value for metric, value in (
@@ -129,13 +129,6 @@ def run(config: Any) -> dict[str, Any]:
     metrics |= scoring.exact({'seconds_to_match': reached,
                               'speed_ratio': total / reached})
   title = f'{config.dataset}, N = {config.num_train}, {config.regime}'
-  paths = [
-      _draw(folder, {name: trail.best() for name, trail in trails.items()},
-            title),
-      figures.reconstruction_curve(
-          folder / 'curve.png', curves, thresholds=match.THRESHOLDS,
-          title=title),
-      tables.write(folder / 'table.txt', rows, _COLUMNS)]
   records.write(
       folder, config=config, contents=contents.of(config),
       metrics=metrics, arrays=arrays,
@@ -143,6 +136,15 @@ def run(config: Any) -> dict[str, Any]:
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       extra={'status': Status.FINISHED, 'reached': reached is not None,
              'distances': case.distances})
+  paths = [tables.write(folder / 'table.txt', rows, _COLUMNS)]
+  paths += pictures.draw(folder, {
+      'race.png': lambda path: _draw(
+          path, {name: trail.best() for name, trail in trails.items()}, title),
+      'curve.png': lambda path: figures.reconstruction_curve(
+          path, curves, thresholds=match.THRESHOLDS, title=title)})
+  for name, rival in rivals.items():
+    paths += pictures.draw(
+        folder, scoring.drawings(rival, case, scores[name], name))
   screen.show(tables.render(rows, _COLUMNS, title=title))
   ratio = 'never' if reached is None else (
       f'after {reached:.1f} s, {total / reached:.3g} times as fast')
@@ -196,22 +198,23 @@ def run_both(config: Any, run_part: Callable) -> dict[str, Any]:
     reached[part.regime] = record['extra']['reached']
   columns = (*_COLUMNS, tables.Column('speed_ratio', title='times as fast'))
   title = f'{config.dataset}, N = {config.num_train}'
-  paths = [_draw(folder, curves, title),
-           tables.write(folder / 'table.txt', rows, columns)]
   records.write(
       folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       extra={'status': Status.FINISHED, 'reached': reached})
+  paths = [tables.write(folder / 'table.txt', rows, columns)]
+  paths += pictures.draw(
+      folder, {'race.png': lambda path: _draw(path, curves, title)})
   screen.show(tables.render(rows, columns, title=title))
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
 
 
-def _draw(folder, series, title) -> pathlib.Path:
-  """`race.png` of (seconds, lowest median RMSE) by name."""
+def _draw(path, series, title) -> pathlib.Path:
+  """(Seconds, lowest median RMSE) by name."""
   return figures.loss_curve(
-      folder / 'race.png', series, log=True, log_x=True, xlabel='seconds',
+      path, series, log=True, log_x=True, xlabel='seconds',
       ylabel='median RMSE, lowest so far', title=title)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from dsr import checks
 from dsr.attack.result import Reconstruction
 from dsr.report import tables
-from dsr.runs import contents, jobs, records, screen
+from dsr.runs import contents, jobs, pictures, records, screen
 from dsr.studies.reconstruction import (
   attacks,
   cases,
@@ -98,9 +98,7 @@ def _attack(config: Config) -> dict[str, Any]:
   metrics = scoring.metrics(case, scored) | scoring.exact({
       'relative_loss': found.loss, 'seconds': seconds,
       'victim_seconds': case.seconds})
-  paths = scoring.draw(folder, config, case, scored)
   rows = scoring.rows(config.attack, scored)
-  paths.append(tables.write(folder / 'table.txt', rows, scoring.COLUMNS))
   shown, info = _info(found)
   records.write(
       folder, config=config, contents=contents.of(config),
@@ -113,6 +111,8 @@ def _attack(config: Config) -> dict[str, Any]:
           'duals': found.duals, 'curve': found.curve},
       extra={'status': found.status, 'num_candidates': len(found.candidates),
              'info': shown, 'distances': case.distances})
+  paths = [tables.write(folder / 'table.txt', rows, scoring.COLUMNS)]
+  paths += pictures.draw(folder, scoring.drawings(config, case, scored))
   if found.status == Status.INTERRUPTED:
     logging.warning('Interrupted: the same command goes on.')
   title = (f'{config.dataset}, N = {config.num_train}, {config.regime}: '

@@ -1,6 +1,7 @@
 """What a reconstruction is worth: numbers, pictures and rows of a table."""
+from collections.abc import Callable
 import math
-import pathlib
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -208,17 +209,22 @@ def rows(who: str, scored: Scored) -> list[dict[str, Any]]:
           for name, errors in names.items()]
 
 
-def draw(folder: pathlib.Path, config: AttackConfig, case: Case,
-         scored: Scored) -> list[pathlib.Path]:
-  """`reconstructions.png`, `curve.png` and, with duals, `outliers.png`."""
+def drawings(config: AttackConfig, case: Case, scored: Scored,
+             folder: str = '') -> dict[str, Callable]:
+  """`reconstructions.png`, `curve.png` and, with duals, `outliers.png`.
+
+  Returns:
+    File, in `folder` if that is given -> function of the path that draws it,
+    for `pictures.draw`.
+  """
   truth, found = case.task.train.x, scored.score
   place = found.assigned.candidate
   rebuilt = np.where((place >= 0)[:, None, None, None],
                      scored.pixels[np.maximum(place, 0)], 0)
   title = f'{config.dataset}, N = {len(truth)}, {config.regime}'
-  paths = [figures.pairs(
-      folder / 'reconstructions.png', truth, rebuilt, found.rmse,
-      title=f'{title}, {config.attack}: RMSE')]
+  todo = {'reconstructions.png': lambda path: figures.pairs(
+      path, truth, rebuilt, found.rmse,
+      title=f'{title}, {config.attack}: RMSE')}
   series = {config.attack: found.rmse,
             'other images': scored.others.rmse, 'class means': scored.means}
   side = math.sqrt(truth[0].size)
@@ -226,13 +232,13 @@ def draw(folder: pathlib.Path, config: AttackConfig, case: Case,
   if (values := _published(config)) is not None:
     published = {'published': (np.asarray(_INDEX), np.asarray(values) / side)}
     series[f'{config.attack}, greedy'] = found.greedy.distance / side
-  paths.append(figures.reconstruction_curve(
-      folder / 'curve.png', series, thresholds=match.THRESHOLDS,
-      published=published, title=title))
+  todo['curve.png'] = lambda path: figures.reconstruction_curve(
+      path, series, thresholds=match.THRESHOLDS, published=published,
+      title=title)
   if scored.correlation is not None:
     low, value, high = (scored.correlation[i] for i in (1, 0, 2))
-    paths.append(figures.scatter(
-        folder / 'outliers.png', scored.table.dual, scored.table.error,
+    todo['outliers.png'] = lambda path: figures.scatter(
+        path, scored.table.dual, scored.table.error,
         xlabel='|dual|', ylabel='RMSE', log_x=True, log_y=True,
-        title=f'rank correlation {value:.2f} [{low:.2f}, {high:.2f}]'))
-  return paths
+        title=f'rank correlation {value:.2f} [{low:.2f}, {high:.2f}]')
+  return {os.path.join(folder, name): make for name, make in todo.items()}

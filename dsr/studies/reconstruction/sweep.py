@@ -10,7 +10,7 @@ import numpy as np
 
 from dsr import checks
 from dsr.report import figures, tables
-from dsr.runs import contents, jobs, records, screen
+from dsr.runs import contents, jobs, pictures, records, screen
 from dsr.studies.reconstruction import attacks, scoring
 from dsr.types import Status
 
@@ -84,15 +84,6 @@ def run(config: Any, run_cell: Callable) -> dict[str, Any]:
            'kernel distance, at the start to infinite width')
   value = lambda row, name: (
       row['metrics'][name].value if name in row['metrics'] else np.inf)
-  paths = []
-  if all(axis in row['metrics'] for row in found):  # MLPs only have a limit.
-    paths.append(figures.scatter(
-        folder / 'sweep.png', [value(row, axis) for row in found],
-        [value(row, 'mean_rmse') for row in found], xlabel=label,
-        ylabel='mean RMSE', log_x=True, log_y=True, join=True,
-        groups=[f'N = {row["num_train"]}' for row in found],
-        title=f'{config.dataset}, {config.regime}'))
-  paths.append(tables.write(folder / 'table.md', found, COLUMNS))
   metrics = {f'n{row["num_train"]}_width{row["width"]}_{name}': metric
              for row in found for name, metric in row['metrics'].items()}
   records.write(
@@ -100,6 +91,15 @@ def run(config: Any, run_cell: Callable) -> dict[str, Any]:
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       extra={'status': Status.FINISHED})
+  paths, todo = [tables.write(folder / 'table.md', found, COLUMNS)], {}
+  if all(axis in row['metrics'] for row in found):  # MLPs only have a limit.
+    todo['sweep.png'] = lambda path: figures.scatter(
+        path, [value(row, axis) for row in found],
+        [value(row, 'mean_rmse') for row in found], xlabel=label,
+        ylabel='mean RMSE', log_x=True, log_y=True, join=True,
+        groups=[f'N = {row["num_train"]}' for row in found],
+        title=f'{config.dataset}, {config.regime}')
+  paths += pictures.draw(folder, todo)
   screen.show(tables.render(
       found, COLUMNS, title=f'{config.dataset}, {config.regime}'))
   screen.show('\n'.join(f'  {path}' for path in paths))

@@ -13,7 +13,7 @@ import numpy as np
 
 from dsr.probes import intervals
 from dsr.report import figures
-from dsr.runs import contents, records
+from dsr.runs import contents, jobs, pictures, records
 from dsr.studies.reconstruction import victims
 
 
@@ -21,12 +21,14 @@ from dsr.studies.reconstruction import victims
 class Config(victims.VictimConfig):
   """Trains a network on a few images and keeps all there is to know of it."""
 
+  fresh: bool = False  # Whether to start over, whatever the workdir has.
   workdir: str = 'out/train'  # Where the results go.
 
 
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   victims.check(config)
+  jobs.claim(config, only=('dataset', 'num_train', 'seed'))
   task = victims.prepare_victim_task(config)
   folder = pathlib.Path(config.workdir)
   began = time.monotonic()
@@ -41,18 +43,16 @@ def run(config: Config) -> dict[str, Any]:
     dataset = getattr(task, name)
     right = victims.num_correct(victim, task, dataset)
     metrics[f'{name}_accuracy'] = intervals.wilson(right, len(dataset))
-  folder.mkdir(parents=True, exist_ok=True)
-  figures.loss_curve(
-      folder / 'curve.png',
-      {'training': (np.arange(len(victim.curve)), victim.curve)}, log=True,
-      ylabel=loss.replace('_', ' '),
-      title=f'{config.architecture}, {config.regime}, {config.dataset}')
   records.write(
       folder, config=config, contents=contents.of(config),
       metrics=metrics, wall_time=seconds,
       arrays=victims.to_arrays(victim, task), arrays_name='victim',
       extra={'status': victim.status, 'learning_rate': victim.learning_rate,
              'checkpoint_steps': [c.step for c in victim.checkpoints]})
+  pictures.draw(folder, {'curve.png': lambda path: figures.loss_curve(
+      path, {'training': (np.arange(len(victim.curve)), victim.curve)},
+      log=True, ylabel=loss.replace('_', ' '),
+      title=f'{config.architecture}, {config.regime}, {config.dataset}')})
   for name, value in metrics.items():
     logging.info('%s = %.4g [%.4g, %.4g]', name, value.value, value.low,
                  value.high)

@@ -3,7 +3,6 @@ import csv
 import dataclasses
 import itertools
 import math
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from dsr.attack.result import Reconstruction
 from dsr.runs import compiled, records
 from dsr.studies.audit import attack_set, leakage
 from dsr.studies.distillation import distill
-from dsr.studies.reconstruction import attacks, victims
+from dsr.studies.reconstruction import table, victims
 from dsr.types import Status
 from tests.studies.reconstruction import attackers
 
@@ -35,9 +34,9 @@ class Insider:
     self.released, self.tasks, self.interrupt = [], [], False
     self._task = attack_set._task
     patch.setattr(attack_set, '_task', self._spy)
-    module = types.SimpleNamespace(
-        Config=attackers.Config, reconstruct=self.reconstruct)
-    patch.setattr(attacks, '_module', lambda name: module)
+    for name, attack in table.ATTACKS.items():
+      patch.setitem(table.ATTACKS, name, attack._replace(
+          reconstruct=self.reconstruct, config=attackers.Config))
 
   def _spy(self, config):
     found = self._task(config)

@@ -1,12 +1,11 @@
 """Attacks that take no time: they know the truth, and say it as told."""
-import types
 from typing import NamedTuple
 
 import numpy as np
 
 from dsr.attack.prior import Prior
 from dsr.attack.result import Reconstruction
-from dsr.studies.reconstruction import attacks, victims
+from dsr.studies.reconstruction import table, victims
 from dsr.types import Status
 
 
@@ -32,8 +31,6 @@ class Attacker:
     self.stop_after = stop_after
     self.calls = []
     self.kernel_fn = None
-    self.module = types.SimpleNamespace(
-        Config=Config, reconstruct=self.reconstruct)
 
   def reconstruct(self, key, released, config=DEFAULT, *, workdir=None,
                   progress=True, on_chunk=None, kernel_fn=None):
@@ -58,5 +55,6 @@ class Attacker:
 
 def install(monkeypatch, attackers):
   """Makes `attackers`, by name, the attacks of the binary."""
-  monkeypatch.setattr(
-      attacks, '_module', lambda name: attackers[name].module)
+  for name, attacker in attackers.items():
+    monkeypatch.setitem(table.ATTACKS, name, table.ATTACKS[name]._replace(
+        reconstruct=attacker.reconstruct, config=Config))
