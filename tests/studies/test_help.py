@@ -7,8 +7,10 @@ import re
 from etils import eapp
 import pytest
 
+from dsr import nets
 from dsr.studies.audit import robustness
 from dsr.studies.distillation.methods import table
+from dsr.studies.reconstruction import table as attacks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -20,7 +22,7 @@ def _studies():
       yield '.'.join(path.relative_to(ROOT).with_suffix('').parts)
 
 
-STUDIES = list(_studies())
+STUDIES = [*_studies(), 'experiments.benchmark.__main__']
 
 
 def _help(name: str, capsys) -> dict[str, str]:
@@ -47,10 +49,31 @@ def test_every_flag_has_a_text(name, capsys):
     assert re.search(r', e\.g\. [\w.]+=\w+', texts[flag]), texts[flag]
 
 
-def test_flags_that_take_names_list_them(capsys):
-  compared = _help('dsr.studies.distillation.compare', capsys)
-  for flag, known in (('methods', table.names()),
-                      ('protocol', ('frepo', 'condensation', 'dsa'))):
-    assert not [name for name in known if name not in compared[flag]]
-  attacked = _help('dsr.studies.audit.robustness', capsys)
-  assert not [n for n in robustness.ATTACKS if n not in attacked['attacks']]
+@pytest.mark.parametrize(('study', 'flags', 'names'), [
+    ('distillation.distill', ('method', 'networks'),
+     (*table.names(), *nets.names())),
+    ('distillation.compare', ('methods', 'networks'),
+     (*table.names(), *nets.names())),
+    ('audit.audit', ('methods', 'networks', 'attacks'),
+     (*table.names(), *nets.names(), *robustness.ATTACKS)),
+    ('audit.robustness', ('attacks',), tuple(robustness.ATTACKS)),
+    ('reconstruction.reconstruct', ('attack',), tuple(attacks.ATTACKS)),
+    ('hardening.adversarial', ('methods',), table.names()),
+    ('audit.leakage', ('methods',), table.names()),
+], ids=lambda value: value if isinstance(value, str) else '')
+def test_flags_that_take_names_list_them(study, flags, names, capsys):
+  texts = _help(f'dsr.studies.{study}', capsys)
+  for flag in flags:
+    assert 'end of --help' in texts[flag] or flag == 'networks'
+  config_class = importlib.import_module(f'dsr.studies.{study}').Config
+  lines = config_class.describe().splitlines()
+  assert max(map(len, lines)) < 110  # The end of the help is not wrapped.
+  assert set(names) <= {line.partition(':')[0].strip() for line in lines}
+
+
+@pytest.mark.parametrize('study', [
+    'distillation.compare', 'distillation.distill', 'audit.audit', 'audit.fit'])
+def test_protocols_are_told_apart(study, capsys):
+  said = _help(f'dsr.studies.{study}', capsys)['protocol']
+  for name in ('frepo: ', 'condensation: ', 'dsa: '):
+    assert name in said

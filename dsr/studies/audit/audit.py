@@ -11,7 +11,12 @@ from absl import logging
 
 from dsr.probes.corruptions import CORRUPTIONS
 from dsr.runs import contents, jobs, records, screen
-from dsr.studies.audit import plan as audit_plan, report as audit_report
+from dsr.studies.audit import (
+    plan as audit_plan,
+    report as audit_report,
+    robustness,
+)
+from dsr.studies.distillation import distill
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +25,8 @@ class Config:
 
   dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
-  # Names of experiments.distill with commas between them; '' with `distilled`
-  # alone.
+  # Those listed at the end of --help, with commas between them; '' with
+  # `distilled` alone.
   methods: str = 'random,kcenter,mfc,dm,kip,rkip'
   images_per_class: str = '10'  # Sizes of the sets, with commas between them.
   inits: str = 'real,noise'  # What dm, kip and rkip start from.
@@ -52,8 +57,7 @@ class Config:
   lira_shadows: int = 32  # Of the likelihood-ratio attack; 0 for none.
   lira_train: int = 0  # Training images of that attack; 0: as max_train.
   num_attacked: int = 100  # Test images for adversarial examples.
-  # Names with commas between them: fgsm, pgd_linf, pgd_l2, pgd_targeted,
-  # apgd_ce, apgd_dlr, square, deepfool, cw; '' for none.
+  # Those listed at the end of --help, with commas between them; '' for none.
   attacks: str = 'fgsm,pgd_linf,pgd_l2,apgd_ce,apgd_dlr,square'
   attack_steps: int = 20  # Of pgd and apgd.
   curve: str = 'pgd_linf'  # The attack at several radii; '' for none.
@@ -64,6 +68,11 @@ class Config:
   seed: int = 0  # Of all that is drawn.
   fresh: bool = False  # Whether to repeat the parts that are finished.
   workdir: str = 'out/audit'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods, networks and attacks."""
+    return f'{distill.Config.describe()}\n{robustness.describe()}'
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -52,8 +52,8 @@ class Config:
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   num_train: int = 50  # Of T, the same number of each class.
   images_per_class: int = 1  # Of the sets.
-  # How the sets are made: names of experiments.distill, all (the training set T
-  # itself) or kip_corrupted, with commas between them.
+  # How the sets are made, with commas between them: those listed at the end of
+  # --help, all (the training set T itself) or kip_corrupted.
   methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'
   # Of the victims: infinite, linearized, standard.
   regimes: str = 'infinite,linearized'
@@ -68,6 +68,11 @@ class Config:
   attack_seed: int = 0  # Of the attacks' starts.
   fresh: bool = False  # Whether to repeat the runs that are finished.
   workdir: str = 'out/leakage'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods."""
+    return table.describe()
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -71,8 +71,8 @@ ATTACKS: dict[str, Attack] = {
 
 def describe() -> str:
   """The attacks, a line each, for `--help`."""
-  return 'attacks: ' + '; '.join(
-      f'{name}: {attack.help}' for name, attack in ATTACKS.items())
+  return '\n'.join(['attacks:', *(
+      f'  {name}: {attack.help}' for name, attack in ATTACKS.items())])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +80,7 @@ class Config(subjects.SubjectConfig):
   """Attacks models with adversarial examples and corruptions."""
 
   fit: str = ''  # Workdir of experiments.fit with the networks; '': made here.
-  # Names with commas between them: fgsm, pgd_linf, pgd_l2, pgd_targeted,
-  # apgd_ce, apgd_dlr, square, deepfool, cw; '' for none.
+  # Those listed at the end of --help, with commas between them; '' for none.
   attacks: str = ','.join(ATTACKS)
   num_attacked: int = 200  # Test images, as many of each class.
   epsilon_linf: float | None = None  # Unset: 0.1, with colours 8/255.

@@ -24,8 +24,7 @@ class Config:
 
   dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
-  # Names with commas between them: kip, rkip, rkip_finite, label_solve, dm,
-  # random, herding, kcenter, kmedoids, el2n, mfc; as in experiments.distill.
+  # Those listed at the end of --help, with commas between them.
   methods: str = 'random,kcenter,herding,mfc,dm,kip,rkip'
   images_per_class: str = '1,10'  # Sizes of the sets, with commas between them.
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
@@ -44,6 +43,11 @@ class Config:
   seed: int = 0  # Of all that is drawn.
   fresh: bool = False  # Whether to repeat the runs that are finished.
   workdir: str = 'out/compare'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods and networks."""
+    return distill.Config.describe()
 
 
 def run(config: Config) -> dict[str, Any]:

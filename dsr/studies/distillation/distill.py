@@ -79,8 +79,8 @@ class Config:
 
   @staticmethod
   def describe() -> str:
-    """The end of the help: all methods."""
-    return table.describe()
+    """The end of the help: all methods and networks."""
+    return f'{table.describe()}\n{nets.describe()}'
 
 
 # What a workdir cannot have two of. Other flags are guarded by checkpoints, and

@@ -27,7 +27,7 @@ _PLAIN = {'networks': '', 'num_networks': 5, 'norm': 'l2'}
 class Config(hardened.HardeningConfig):
   """Adversarial training on sets of several methods."""
 
-  # Names of experiments.distill with commas between them; all: the whole
+  # Those listed at the end of --help, with commas between them; all: the whole
   # training set.
   methods: str = 'mfc,dm,kcenter,random,all'
   # Sizes of the sets, with commas between them.
@@ -42,6 +42,11 @@ class Config(hardened.HardeningConfig):
   options: str = ''
   fresh: bool = False  # Whether to repeat the runs that are finished.
   workdir: str = 'out/adversarial'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods and networks."""
+    return distill.Config.describe()
 
 
 def run(config: Config) -> dict[str, Any]:
