@@ -1,4 +1,5 @@
-# `make demo`, `make test`: both work from a fresh clone.
+# `make demo`, `make test`: both work from a fresh clone. The demo needs the base
+# alone, without TensorFlow; the tests need all extras but `cuda` and `peers`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -35,7 +36,7 @@ test-all: $(VENV)/.test  ## Optimised, with slow ones; then with shape checks.
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 
-benchmark: $(VENV)/.base  ## Side-by-side ratios; wants a quiet machine.
+benchmark: $(VENV)/.test  ## Side-by-side ratios; wants a quiet machine.
 	$(BIN)/python -m experiments.benchmark --suite=kernels --workdir=out/benchmark
 
 clean:

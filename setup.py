@@ -18,21 +18,25 @@ BASE = [
     'etils[eapp,epath]>=1.12',
     'fairlearn>=0.15',
     'flax>=0.12',
-    'importlib_resources',  # tensorflow-datasets imports but does not list it.
     'jax>=0.10',
     'jaxlib>=0.10',
     'jaxtyping>=0.3',
     'jinja2>=3.1',
     'matplotlib>=3.10',
-    'neural-tangents>=0.6.5',
     'numpy>=2.0',
     'optax>=0.2.6',
     'orbax-checkpoint>=0.11.30',
     'scikit-learn>=1.6',
     'scipy>=1.14',
-    'tensorflow-datasets>=4.9.9',
     'tqdm>=4.66',
 ]
+# Both bring TensorFlow, which is larger than all of the above together.
+DATASETS = [
+    'importlib_resources',  # tensorflow-datasets imports but does not list it.
+    'tensorflow>=2.20',
+    'tensorflow-datasets>=4.9.9',
+]
+STAX = ['neural-tangents>=0.6.5']
 
 setuptools.setup(
     name='dsr',
@@ -45,10 +49,14 @@ setuptools.setup(
     python_requires='>=3.11',
     install_requires=BASE,
     extras_require={
+        'datasets': DATASETS,  # Reads MNIST, CIFAR-10, ... the first time.
+        'stax': STAX,  # The bridge to neural-tangents' architectures.
+        'all': DATASETS + STAX,
         'cuda': ['jax[cuda12]>=0.10'],
-        'test': ['beartype>=0.20', 'mpmath>=1.3', 'pytest>=8.3',
-                 'pytest-xdist>=3.6', 'ruff>=0.12', 'scikit-image>=0.24',
-                 'selenium>=4.30', 'tensorflow>=2.20'],
+        'test': DATASETS + STAX + [
+            'beartype>=0.20', 'mpmath>=1.3', 'pytest>=8.3',
+            'pytest-xdist>=3.6', 'ruff>=0.12', 'scikit-image>=0.24',
+            'selenium>=4.30'],
         # What attacks are held against; their tests are skipped without.
         'peers': ['adversarial-robustness-toolbox>=1.20', 'foolbox>=3.3',
                   'torch>=2.9', 'torchattacks>=3.5'],

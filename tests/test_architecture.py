@@ -83,7 +83,8 @@ def test_a_command_is_a_docstring_and_one_call_of_its_study(path):
   assert [type(node) for node in tree.body] == [
       ast.Expr, ast.ImportFrom, ast.ImportFrom, ast.If]
   assert len(path.read_text().splitlines()) <= 120
-  study = [p for p in MODULES if _room(p) == 'studies' and p.stem == path.stem]
+  study = [p for p in MODULES if _room(p) == 'studies' and p.stem == path.stem
+           and '\nclass Config' in p.read_text()]
   assert len(study) == 1  # Records name the command by its study's module.
 
 

@@ -72,7 +72,8 @@ def load(
   Raises:
     ValueError: unknown name (lists the known ones), bad choice of classes,
       TFDS data that is missing (says how to get it), malformed `.npz`.
-    ImportError: first load of a TFDS set without TensorFlow.
+    ImportError: first load of a TFDS set without TensorFlow; the message names
+      the extra that has it.
   """
   checks.at_least('seed', seed, 0)
   name = os.fspath(name)
@@ -217,8 +218,10 @@ def _import_tfds():
     import tensorflow_datasets as tfds
   except ImportError as error:
     raise ImportError(
-        'The first load of a TFDS set needs TensorFlow: '
-        '`pip install tensorflow tensorflow-datasets`.') from error
+        'The first load of a TFDS set (mnist, cifar10, ...) needs TensorFlow '
+        'and TensorFlow Datasets, which the extra `datasets` has: '
+        "pip install -e '.[datasets]'. `digits` and .npz files need neither."
+    ) from error
   # Refused only if TensorFlow runs already; then its share is taken anyway.
   with contextlib.suppress(RuntimeError):
     tf.config.set_visible_devices([], 'GPU')
@@ -228,8 +231,9 @@ def _import_tfds():
 def _advice(name):
   return (
       'To get it, run `python -c "import tensorflow_datasets as tfds; '
-      f'tfds.load(\'{name}\', data_dir=\'FOLDER\')"` where there is a network, '
-      'and give that folder as `data_dir`.')
+      f'tfds.load(\'{name}\', data_dir=\'FOLDER\')"` where there is a network '
+      "and `pip install -e '.[datasets]'` was run, and give that folder as "
+      '`data_dir`.')
 
 
 def _save(path, arrays):

@@ -48,12 +48,13 @@ def load() -> types.ModuleType:
     ..., but without `experimental` (its TensorFlow part).
 
   Raises:
-    ImportError: neural-tangents is not installed.
+    ImportError: neural-tangents is not installed; the message names the extra
+      that has it.
   """
   if importlib.util.find_spec(_PACKAGE) is None:
     raise ImportError(
-        'The stax bridge needs neural-tangents: '
-        'pip install "neural-tangents>=0.6.5".')
+        'The stax bridge needs neural-tangents, which the extra `stax` has: '
+        "pip install -e '.[stax]'.")
   with _removed_names_of_jax(), _without_tensorflow():
     return importlib.import_module(_PACKAGE)
 

@@ -19,6 +19,8 @@ from dsr.nets.registry import (
     Network as Network,
     build as build,
     check_name as check_name,
+    describe as describe,
+    names as names,
 )
 from dsr.nets.resnet import ResNet as ResNet
 from dsr.nets.resnet18 import ResNet18 as ResNet18

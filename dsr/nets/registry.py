@@ -52,8 +52,8 @@ def names() -> tuple[str, ...]:
 
 def describe() -> str:
   """The networks, a line each, for `--help`."""
-  return 'networks: ' + '; '.join(
-      f'{name}: {network.help}' for name, network in NETWORKS.items())
+  return '\n'.join(['networks:', *(
+      f'  {name}: {network.help}' for name, network in NETWORKS.items())])
 
 
 def build(name: str, num_outputs: int, **overrides) -> nn.Module:

@@ -97,9 +97,9 @@ SCORES: dict[str, Callable] = {
 
 def describe() -> str:
   """The scores, a line each, for `--help`."""
-  return 'scores: ' + '; '.join(
-      f'{name}: {score.__doc__.partition(".")[0]}'
-      for name, score in SCORES.items())
+  return '\n'.join(['scores:', *(
+      f'  {name}: {score.__doc__.partition(".")[0]}'
+      for name, score in SCORES.items())])
 
 
 def _check_outputs(outputs):

@@ -27,7 +27,7 @@ from dsr.types import Dataset, Examples, KernelFn
 class Config:
   """Fits kernel ridge regression to a training set and tests it."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   num_train: int = 0  # Balanced if the classes allow, else random; 0 means all.
   kernel: str = 'fcn2'  # fcn1, convnet3, convnet3_nopool, myrtle5, ...

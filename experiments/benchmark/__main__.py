@@ -58,6 +58,8 @@ from experiments.benchmark.kernels import Case
 class Config:
   """Times kernels, steps and attacks against their rivals."""
 
+  # Which cases: kernels and KIP's loss, Gram matrices on several devices, steps
+  # of distillation, adversarial attacks, or membership attacks.
   suite: Literal[
       'kernels', 'gram', 'sets', 'attacks', 'membership'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.

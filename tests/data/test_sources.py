@@ -216,7 +216,8 @@ def test_missing_tensorflow_is_named(tmp_path, monkeypatch):
   (tmp_path / 'mnist/3.0.1').mkdir(parents=True)
   (tmp_path / 'mnist/3.0.1/dataset_info.json').write_text('{}')
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
-  with pytest.raises(ImportError, match='pip install tensorflow'):
+  wanted = r"mnist.*pip install -e '\.\[datasets\]'"
+  with pytest.raises(ImportError, match=wanted):
     data.load('mnist', data_dir=tmp_path, cache_dir=tmp_path)
 
 

@@ -85,7 +85,7 @@ try:
 except ImportError as e:
   print(e)
 '''))
-  assert 'pip install "neural-tangents' in message
+  assert "pip install -e '.[stax]'" in message
 
 
 def _relu_ntk(x1, x2, w0, b0, w1):

@@ -11,47 +11,68 @@ from absl import logging
 
 from dsr.probes.corruptions import CORRUPTIONS
 from dsr.runs import contents, jobs, records, screen
-from dsr.studies.audit import plan as audit_plan, report as audit_report
+from dsr.studies.audit import (
+    plan as audit_plan,
+    report as audit_report,
+    robustness,
+)
+from dsr.studies.distillation import distill
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Audits distilled sets and coresets of a dataset."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
-  methods: str = 'random,kcenter,mfc,dm,kip,rkip'  # '' with `distilled` alone.
-  images_per_class: str = '10'  # Sizes of the sets.
+  # Those listed at the end of --help, with commas between them; '' with
+  # `distilled` alone.
+  methods: str = 'random,kcenter,mfc,dm,kip,rkip'
+  images_per_class: str = '10'  # Sizes of the sets, with commas between them.
   inits: str = 'real,noise'  # What dm, kip and rkip start from.
   noise_sizes: str = ''  # Of sets from noise; '': images_per_class.
-  distilled: str = ''  # Sets of one's own: .npz files.
+  # Sets of your own: .npz files with the arrays images and labels, with commas
+  # between their paths.
+  distilled: str = ''
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
   validation: float = 0.1  # Share of the training set, at most 5000 examples.
   kernel: str = 'fcn1'  # Of the distillation and of ridge regression.
   networks: str = 'mlp'  # Trained on each set: mlp, convnet3, lenet, ...
   num_networks: int = 3  # Random starts of each.
+  # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
+  # epochs; dsa: SGD, 1000 epochs of augmented images.
   protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
   network_epochs: int = 300  # Passes over the smallest set; as many steps else.
   network_learning_rate: float | None = None  # Unset: the protocol's.
   network_batch_size: int | None = None  # Unset: the protocol's.
   full_epochs: int = 30  # Passes over all training images.
-  options: str = 'dm.steps=200,kip.steps=400,rkip.steps=400'  # As of compare.
+  # Flags of experiments.distill for all methods or for one, with commas between
+  # them, e.g. steps=300,dm.batch_size=64,mfc.time_limit=5.
+  options: str = 'dm.steps=200,kip.steps=400,rkip.steps=400'
   num_probed: int = 2000  # Members, and as many others, if there are so many.
-  learned: str = 'logistic,mlp'  # Membership attacks that are trained.
+  # Membership attacks that are trained: logistic, mlp; '' for none.
+  learned: str = 'logistic,mlp'
   dp_epsilon: float = 8.0  # Of the DP-SGD reference; 0 for none.
   lira_shadows: int = 32  # Of the likelihood-ratio attack; 0 for none.
   lira_train: int = 0  # Training images of that attack; 0: as max_train.
   num_attacked: int = 100  # Test images for adversarial examples.
+  # Those listed at the end of --help, with commas between them; '' for none.
   attacks: str = 'fgsm,pgd_linf,pgd_l2,apgd_ce,apgd_dlr,square'
   attack_steps: int = 20  # Of pgd and apgd.
   curve: str = 'pgd_linf'  # The attack at several radii; '' for none.
-  corruptions: str = ','.join(CORRUPTIONS)  # Kinds; '' for none.
+  # Kinds, as in experiments.robustness; '' for none.
+  corruptions: str = ','.join(CORRUPTIONS)
   groups: str = ''  # A .npy, (N_test,): groups of test images, beside classes.
   leak_train: int = 50  # Training images of the reconstruction; 0 for none.
-  seed: int = 0
+  seed: int = 0  # Of all that is drawn.
   fresh: bool = False  # Whether to repeat the parts that are finished.
   workdir: str = 'out/audit'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods, networks and attacks."""
+    return f'{distill.Config.describe()}\n{robustness.describe()}'
 
 
 def run(config: Config) -> dict[str, Any]:

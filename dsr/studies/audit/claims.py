@@ -24,10 +24,10 @@ class Config:
   """Tests claims on what an audit has measured."""
 
   audit: str = 'out/audit'  # Workdir of experiments.audit.
-  subjects: str = ''  # Names of its sets.
+  subjects: str = ''  # Names of its sets, with commas between them.
   models: str = 'krr,mlp'  # Of which model; krr or a network.
   num_resamples: int = 500  # Of the bootstrap.
-  seed: int = 0
+  seed: int = 0  # Of the bootstrap.
   workdir: str = 'out/claims'  # Where the record goes.
 
 

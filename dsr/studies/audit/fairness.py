@@ -26,15 +26,15 @@ _ROBUST = ('worst_linf', 'pgd_linf', 'fgsm')  # The first that was measured.
 class Config:
   """Compares a model's performance across classes or groups."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
-  fit: str = ''  # Workdir of experiments.fit.
+  fit: str = ''  # Workdir of experiments.fit, whose models are looked at.
   reference: str = ''  # Another one, to compare with; '' for none.
   membership: str = ''  # Workdir of experiments.membership; '' for none.
   robustness: str = ''  # Workdir of experiments.robustness; '' for none.
   groups: str = ''  # A .npy: an attribute of every test image; '' for none.
   num_resamples: int = 1000  # Of the bootstrap.
-  seed: int = 0
+  seed: int = 0  # Of all that is drawn.
   workdir: str = 'out/fairness'  # Where the record goes.
 
 

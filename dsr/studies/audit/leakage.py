@@ -48,12 +48,15 @@ _NEAREST = (
 class Config:
   """Attacks networks that were trained on sets made of one training set."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   num_train: int = 50  # Of T, the same number of each class.
   images_per_class: int = 1  # Of the sets.
-  methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'  # How sets are made.
-  regimes: str = 'infinite,linearized'  # Of the victims; also standard.
+  # How the sets are made, with commas between them: those listed at the end of
+  # --help, all (the training set T itself) or kip_corrupted.
+  methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'
+  # Of the victims: infinite, linearized, standard.
+  regimes: str = 'infinite,linearized'
   kernel: str = 'fcn2'  # Of the distillation and of victims of infinite width.
   width: int = 2048  # Of the others, which are MLPs.
   init: Literal['real', 'noise'] = 'real'  # What learned sets start from.
@@ -65,6 +68,11 @@ class Config:
   attack_seed: int = 0  # Of the attacks' starts.
   fresh: bool = False  # Whether to repeat the runs that are finished.
   workdir: str = 'out/leakage'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods."""
+    return table.describe()
 
 
 def run(config: Config) -> dict[str, Any]:

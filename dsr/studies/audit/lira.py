@@ -40,7 +40,7 @@ _COLUMNS = [
 class Config:
   """Attacks the membership of training images by shadow models."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   method: Literal['kip', 'rkip', 'random', 'all'] = 'kip'  # Of the sets.
   images_per_class: str = '1,10'  # Sizes of the sets; all has none.
@@ -51,12 +51,13 @@ class Config:
   steps: int = 300  # Of kip and rkip.
   learning_rate: float = 0.04  # Of Adam.
   init: Literal['real', 'noise'] = 'real'  # What the images start from.
+  # What is read off the outputs for each image.
   score: Literal[
       'margin', 'logit_confidence', 'negative_squared_error'] = 'margin'
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
   num_resamples: int = 1000  # Of the bootstrap over examples.
-  seed: int = 0
+  seed: int = 0  # Of all that is drawn.
   workdir: str = 'out/lira'  # Where the results go.
 
 

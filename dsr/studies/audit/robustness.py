@@ -71,8 +71,8 @@ ATTACKS: dict[str, Attack] = {
 
 def describe() -> str:
   """The attacks, a line each, for `--help`."""
-  return 'attacks: ' + '; '.join(
-      f'{name}: {attack.help}' for name, attack in ATTACKS.items())
+  return '\n'.join(['attacks:', *(
+      f'  {name}: {attack.help}' for name, attack in ATTACKS.items())])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +80,16 @@ class Config(subjects.SubjectConfig):
   """Attacks models with adversarial examples and corruptions."""
 
   fit: str = ''  # Workdir of experiments.fit with the networks; '': made here.
-  attacks: str = ','.join(ATTACKS)  # Which; '' for none.
+  # Those listed at the end of --help, with commas between them; '' for none.
+  attacks: str = ','.join(ATTACKS)
   num_attacked: int = 200  # Test images, as many of each class.
   epsilon_linf: float | None = None  # Unset: 0.1, with colours 8/255.
   epsilon_l2: float | None = None  # Unset: 1.0, with colours 0.5.
   steps: int = 20  # Of pgd and apgd.
   curve: str = 'pgd_linf'  # The attack at several radii; '' for none.
-  corruptions: str = ','.join(corruptions.CORRUPTIONS)  # '' for none.
+  # Names with commas between them: gaussian_noise, shot_noise, impulse_noise,
+  # gaussian_blur, motion_blur, contrast, brightness, pixelate; '' for none.
+  corruptions: str = ','.join(corruptions.CORRUPTIONS)
   severities: str = '1,3,5'  # Of the corruptions, 1 to 5.
   workdir: str = 'out/robustness'  # Where the results go.
 

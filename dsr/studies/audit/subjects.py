@@ -31,24 +31,26 @@ _FAR = 8.0  # Distilled pixels leave [0, 1], but not by so much.
 class SubjectConfig:
   """A set and a model that is trained on it."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
   validation: float = 0.1  # Share of the training set, at most 5000 examples.
   set: str = ''  # Workdir of experiments.distill, or an .npz; '': all images.
   model: str = KRR  # krr, or a network: mlp, convnet3, lenet, ...
-  kernel: str = 'fcn1'  # Of krr.
+  kernel: str = 'fcn1'  # Of krr: fcn1, fcn2, convnet3, myrtle5, ...
   ridge: float = 1e-6  # Of krr, relative to tr(K)/n.
   num_networks: int = 3  # Random starts of a network.
+  # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
+  # epochs; dsa: SGD, 1000 epochs of augmented images.
   protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
   network_epochs: int | None = None  # Passes over the set; unset: protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
-  network_batch_size: int | None = None  # Unset: the protocol's.
+  network_batch_size: int | None = None  # Images a step; unset: the protocol's.
   dp_epsilon: float = 0.0  # Above 0: networks are trained by DP-SGD.
   dp_delta: float = 1e-5  # Of that guarantee.
   dp_clip: float = 1.0  # Largest norm of the gradient of one example.
-  seed: int = 0
+  seed: int = 0  # Of all that is drawn.
 
 
 class Shown(NamedTuple):

@@ -22,21 +22,32 @@ from dsr.studies.distillation.results import by_class
 class Config:
   """Compares methods at several sizes."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
+  # Those listed at the end of --help, with commas between them.
   methods: str = 'random,kcenter,herding,mfc,dm,kip,rkip'
-  images_per_class: str = '1,10'  # Sizes of the sets.
+  images_per_class: str = '1,10'  # Sizes of the sets, with commas between them.
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
-  networks: str = 'convnet3,mlp'  # Trained on each set.
+  # Trained on each set, e.g. convnet3,lenet,resnet18.
+  networks: str = 'convnet3,mlp'
   num_networks: int = 5  # Random starts of each.
+  # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
+  # epochs; dsa: SGD, 1000 epochs of augmented images.
   protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
   network_epochs: int | None = None  # Unset: the protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
-  options: str = ''  # [method.]flag=value, with commas between them.
-  seed: int = 0
+  # Flags of experiments.distill for all methods or for one, with commas between
+  # them, e.g. steps=300,dm.batch_size=64,mfc.time_limit=5.
+  options: str = ''
+  seed: int = 0  # Of all that is drawn.
   fresh: bool = False  # Whether to repeat the runs that are finished.
   workdir: str = 'out/compare'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods and networks."""
+    return distill.Config.describe()
 
 
 def run(config: Config) -> dict[str, Any]:

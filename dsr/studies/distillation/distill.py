@@ -21,54 +21,66 @@ from dsr.types import KernelFn, Status
 class Config:
   """Distils a dataset and evaluates the result."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   method: str = 'kip'  # One of those listed at the end of --help.
   images_per_class: int = 10  # Size of the distilled set.
-  kernel: str = 'fcn1'  # fcn2, convnet3, convnet3_nopool, myrtle5, ...
+  kernel: str = 'fcn1'  # Of an infinite network: fcn2, convnet3, myrtle5, ...
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
-  init: Literal['real', 'noise'] = 'real'  # What the images start from.
+  # Whether the images start from real ones or from noise.
+  init: Literal['real', 'noise'] = 'real'
   learn_labels: bool = False  # Whether the labels are learned too (kip, rkip).
-  loss: Literal['mse', 'cross_entropy'] = 'mse'  # Of kip.
+  # Between the targets and the predictions of kip.
+  loss: Literal['mse', 'cross_entropy'] = 'mse'
   augment: str | None = None  # kip: flip+shift2+...; dm: dsa, color_crop, ...
   corruption: float = 0.0  # Share of pixels frozen to noise (kip, rkip, dm).
   min_distance: float = 0.0  # Least RMS difference to training images (kip).
   ridge: float = 1e-6  # Relative to tr(K)/n.
   steps: int | None = None  # Of the optimizer; unset: 1000.
   learning_rate: float | None = None  # Unset: Adam 0.04, SGD of dm 1.0.
-  schedule: Literal['constant', 'cosine'] = 'constant'  # cosine: to 1/50.
+  # Of the learning rate; cosine: down to 1/50 of it.
+  schedule: Literal['constant', 'cosine'] = 'constant'
   batch_size: int | None = None  # Examples a step; of dm for each class.
   eval_every: int = 100  # Steps between two looks at the validation split.
-  keep: Literal['auto', 'best', 'last'] = 'auto'  # best: on validation.
+  # The set after the last step, or the one that is best on the validation
+  # split; auto: what is usual for the method.
+  keep: Literal['auto', 'best', 'last'] = 'auto'
   ema: float = 0.0  # Decay of a moving average that is kept; 0 for none.
   validation: float = 0.1  # Share of the training set, at most 5000 examples.
   network_width: int = 1024  # Of the MLP that rkip_finite attacks.
   dm_network: str = 'convnet3'  # Whose random features dm matches.
-  features: Literal['pixels', 'network'] = 'pixels'  # herding, kcenter, ...
+  # What herding, kcenter and kmedoids measure distances of.
+  features: Literal['pixels', 'network'] = 'pixels'
   norm: Literal['l1', 'l2', 'linf'] = 'l2'  # Of distances (kcenter, mfc, ...).
   cover: Literal['exact', 'lp', 'greedy'] = 'exact'  # How mfc is solved.
-  budget: Literal['per_class', 'total'] = 'per_class'  # total: mfc divides it.
+  # Whether each class has as many images, or mfc divides them.
+  budget: Literal['per_class', 'total'] = 'per_class'
   eta: float | None = None  # Radius for mfc, instead of images_per_class.
   time_limit: float = 60.0  # Seconds a class for mfc.
   score_network: str = 'convnet3'  # Of features=network and el2n.
   score_epochs: int = 2  # Of its training on the whole training set.
   score_networks: int = 3  # Random starts that el2n averages.
-  el2n_keep: Literal['hardest', 'easiest'] = 'hardest'  # Of each class.
+  # Which images of each class el2n keeps.
+  el2n_keep: Literal['hardest', 'easiest'] = 'hardest'
   networks: str = 'mlp,convnet3'  # Trained on the result; '' for none.
   num_networks: int = 5  # Random starts of each.
-  protocol: Literal['frepo', 'condensation', 'dsa'] = 'frepo'  # Of training.
+  # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
+  # epochs; dsa: SGD, 1000 epochs of augmented images.
+  protocol: Literal['frepo', 'condensation', 'dsa'] = 'frepo'
   network_epochs: int | None = None  # On the distilled set; unset: protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
-  options: str = ''  # Options of the method's own: name=value, with commas.
+  # Options that the method alone has: name=value with commas between them, e.g.
+  # rate=0.1,size=3. An unknown one lists those of the method.
+  options: str = ''
   seed: int = 0  # Of all that is drawn.
   fresh: bool = False  # Whether to start over, whatever the workdir has.
   workdir: str = 'out/distill'  # Where the results go.
 
   @staticmethod
   def describe() -> str:
-    """The end of the help: all methods."""
-    return table.describe()
+    """The end of the help: all methods and networks."""
+    return f'{table.describe()}\n{nets.describe()}'
 
 
 # What a workdir cannot have two of. Other flags are guarded by checkpoints, and

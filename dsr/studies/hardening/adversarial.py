@@ -27,15 +27,26 @@ _PLAIN = {'networks': '', 'num_networks': 5, 'norm': 'l2'}
 class Config(hardened.HardeningConfig):
   """Adversarial training on sets of several methods."""
 
-  methods: str = 'mfc,dm,kcenter,random,all'  # all: the whole training set.
-  images_per_class: str = '10,50'  # Sizes of the sets.
-  trainings: str = 'standard,pgd'  # And trades, wide.
+  # Those listed at the end of --help, with commas between them; all: the whole
+  # training set.
+  methods: str = 'mfc,dm,kcenter,random,all'
+  # Sizes of the sets, with commas between them.
+  images_per_class: str = '10,50'
+  # Of the networks: standard, pgd, trades, wide.
+  trainings: str = 'standard,pgd'
   full_steps: int | None = None  # Updates on all images; unset: train_steps.
   weigh: bool = True  # Whether losses have the weights of mfc.
   widest: float = 0.3  # Largest radius of wide.
-  options: str = ''  # [method.]flag=value, of experiments.distill.
+  # Flags of experiments.distill for all methods or for one, with commas between
+  # them, e.g. steps=300,dm.batch_size=64,mfc.time_limit=5.
+  options: str = ''
   fresh: bool = False  # Whether to repeat the runs that are finished.
   workdir: str = 'out/adversarial'  # Where the results go.
+
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods and networks."""
+    return distill.Config.describe()
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -36,12 +36,12 @@ _AFTER = ('workdir', 'data_dir', 'set', 'num_attacked', 'linf_epsilon',
 class HardeningConfig:
   """How networks are trained and attacked."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
   validation: float = 0.1  # Share of the training set, at most 5000 examples.
-  network: str = 'lenet'  # mlp, convnet3, lenet, ...
+  network: str = 'lenet'  # What is trained: mlp, convnet3, lenet, ...
   num_networks: int = 3  # Random starts.
   train_steps: int = 1000  # Updates of Adam for each network.
   train_batch: int = 128  # Examples an update.
@@ -49,12 +49,12 @@ class HardeningConfig:
   norm: Literal['linf', 'l2'] = 'linf'  # Of the ball that training defends.
   epsilon: float = 0.1  # Its radius, in pixels of [0, 1].
   attack_steps: int = 7  # Of PGD, at each update.
-  beta: float = 6.0  # Of trades.
+  beta: float = 6.0  # Weight of the second term of trades.
   num_attacked: int = 1000  # Test images.
   linf_epsilon: float = 0.1  # Of the published attack.
   l2_epsilon: float = 0.1  # Of its l2 form.
   bound_images: int = 2000  # Training images for the bound; 0 for no bound.
-  seed: int = 0
+  seed: int = 0  # Of all that is drawn.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Config(HardeningConfig):
   """Trains networks on a set and attacks them."""
 
   set: str = ''  # Workdir of experiments.distill; '' for all images.
+  # Plain, on PGD examples, or by TRADES (arXiv:1901.08573).
   training: Literal['standard', 'pgd', 'trades'] = 'pgd'
   weighted: bool = False  # Whether the weights of the set count (mfc).
   widest: float = 0.0  # Above 0: trains at epsilon + eta, or this if smaller.

@@ -23,23 +23,35 @@ _FLOAT64 = 200  # At infinite width, up to so many images by default.
 class AttackConfig(victims.VictimConfig):
   """A victim, what is released of it, and who attacks it."""
 
+  # The victim: infinitely wide, or finite and trained either way.
   regime: Literal['infinite', 'linearized', 'standard'] = 'infinite'
   dtype: Literal['auto', 'float32', 'float64'] = 'auto'  # Of the victim.
   kernel: str = 'fcn2'  # Of regime=infinite: fcn2, convnet3, myrtle5, ...
   kernel_b_std: float = 0.1  # Of its biases; 0: none.
   kernel_ridge: float = 0.0  # Of its fit, relative to tr(K)/N.
   victim: str = ''  # Workdir of experiments.train, instead of training one.
+  # What the attacker has. query: values of the function; parameters: those
+  # before and after training; final: those after it alone; auto: what the
+  # attack needs.
   threat: Literal['auto', 'query', 'parameters', 'final'] = 'auto'
   noise: float = 0.0  # Standard deviation, added to the released parameters.
-  attack: str = 'auto'  # auto, or one of those at the end of --help.
+  # One of those at the end of --help; auto: ntk_limit for an infinite victim,
+  # first_layer for an mlp, kkt with threat=final, else finite.
+  attack: str = 'auto'
   ratio: float | None = None  # Candidates to training images; unset: attack's.
   steps: int | None = None  # Of the attack; unset: its own.
-  attack_learning_rate: float | None = None  # Unset: the attack's own.
-  gradients: str | None = None  # Of which parameters; unset: the attack's own.
+  # Of its steps; unset: the attack's own.
+  attack_learning_rate: float | None = None
+  # Of which parameters (initial, final, both); unset: attack's.
+  gradients: str | None = None
   box: float | None = None  # Weight of the pixel range; unset: the attack's.
-  variation: float | None = None  # Weight of total variation, likewise.
-  high_frequency: float | None = None  # Weight of what a blur removes.
-  options: str = ''  # Others of the attack: name=value, commas between them.
+  # Weight of total variation; unset: the attack's.
+  variation: float | None = None
+  # Weight of what a blur removes, likewise.
+  high_frequency: float | None = None
+  # Other options of the attack: name=value with commas between them, e.g.
+  # num_starts=32,patience=6 of first_layer. An unknown name lists all.
+  options: str = ''
   attack_seed: int = 0  # Of the attack's starts; `seed` is the victim's.
 
   @staticmethod

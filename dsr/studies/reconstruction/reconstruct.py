@@ -30,13 +30,16 @@ from dsr.types import Status
 class Config(attacks.AttackConfig):
   """Trains a network on a few images, attacks it, and scores the result."""
 
-  # 'both' goes with `compare`: two races, linearized and standard.
+  # The victim: infinitely wide, or finite and trained either way; both: two
+  # races with `compare`, on a linearized and on a standard victim.
   regime: Literal['infinite', 'linearized', 'standard', 'both'] = 'infinite'
   compare: str = ''  # Another attack, to race on the same victim.
   compare_steps: int | None = None  # Of that attack; unset: its own.
   sweep: bool = False  # Whether to go through all `widths` and `nums`.
-  widths: str = '512,1024,2048,4096'  # Of a sweep.
-  nums: str = '20,50,100,200'  # Training images of a sweep.
+  # Of the networks of a sweep, with commas between them.
+  widths: str = '512,1024,2048,4096'
+  # Training images of a sweep, with commas between them.
+  nums: str = '20,50,100,200'
   fresh: bool = False  # Whether to repeat a finished run.
   workdir: str = 'out/reconstruct'  # Where the results go.
 

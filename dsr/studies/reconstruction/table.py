@@ -65,5 +65,5 @@ def known(infinite: bool) -> tuple[str, ...]:
 
 def describe() -> str:
   """The attacks, a line each, for `--help`."""
-  return 'attacks: ' + '; '.join(
-      f'{name}: {attack.help}' for name, attack in ATTACKS.items())
+  return '\n'.join(['attacks:', *(
+      f'  {name}: {attack.help}' for name, attack in ATTACKS.items())])

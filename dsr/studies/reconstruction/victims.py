@@ -23,34 +23,35 @@ _TREES = ('theta_0', 'theta_T')
 class VictimConfig:
   """What is trained, on what and how; other binaries' flags extend it."""
 
-  dataset: str = 'digits'  # A known name, a task, name[classes] or an .npz.
+  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   num_train: int = 20  # Training images, the same number of each class.
   regime: Literal['standard', 'linearized'] = 'standard'  # How it is trained.
+  # Of regime=linearized: solved at once, or by descent.
   linearized_by: Literal['closed_form', 'descent'] = 'closed_form'
-  architecture: Literal['mlp', 'convnet3', 'resnet'] = 'mlp'
+  architecture: Literal['mlp', 'convnet3', 'resnet'] = 'mlp'  # Of the victim.
   width: int | None = None  # Units or channels; unset: 1024, 128 or 16.
   depth: int | None = None  # Layers or blocks, unset: 2, 3 or 8.
   parameterisation: Literal['standard', 'ntk'] = 'standard'  # Of the mlp.
-  use_bias: bool = True  # Of the mlp.
+  use_bias: bool = True  # Whether the mlp has biases.
   w_std: float = 1.0  # Of the mlp's weights, in units of 1 / sqrt(fan-in).
   b_std: float = 0.0  # Of the mlp's biases.
   first_scale: float = 1.0  # Factor on the mlp's first layer at the start.
   norm: Literal['instance', 'none'] = 'instance'  # Of convnet3 and resnet.
   dtype: Literal['float32', 'float64'] = 'float32'  # Of all training.
-  loss: Literal['mse', 'cross_entropy'] = 'mse'
-  optimizer: Literal['sgd', 'adam'] = 'sgd'
-  learning_rate: float = 0.0  # 0: automatic; 1e-3 for adam.
+  loss: Literal['mse', 'cross_entropy'] = 'mse'  # That descent minimises.
+  optimizer: Literal['sgd', 'adam'] = 'sgd'  # Of descent; sgd for first_layer.
+  learning_rate: float = 0.0  # Of descent; 0: automatic, 1e-3 with adam.
   momentum: float = 0.9  # Of sgd.
   weight_decay: float = 0.0  # Times theta, added to the gradient.
-  batch_size: int = 0  # 0: all images at each step.
+  batch_size: int = 0  # Images at each step; 0: all of them.
   tolerance: float = 1e-10  # Mean squared error, or cross-entropy, to reach.
-  max_steps: int = 100_000
+  max_steps: int = 100_000  # Of descent, if `tolerance` is not reached before.
   save_losses: tuple[float, ...] = ()  # Keep parameters at these losses.
   save_steps: tuple[int, ...] = ()  # Keep parameters after so many steps.
   dp_clip: float = 0.0  # Largest gradient norm of an example; 0: no DP-SGD.
   dp_noise: float = 0.0  # Standard deviation, in units of dp_clip.
-  seed: int = 0
+  seed: int = 0  # Of the choice of images and of the network's start.
 
 
 # Fields that only descent reads.

@@ -40,8 +40,8 @@ def names() -> tuple[str, ...]:
 
 def describe() -> str:
   """The methods, a line each, for `--help`."""
-  lines = [f'{name}: {method.help}' for name, method in METHODS.items()]
-  return 'methods: ' + '; '.join(lines)
+  return '\n'.join(['methods:', *(
+      f'  {name}: {method.help}' for name, method in METHODS.items())])
 
 
 def resolve(config: _Config) -> _Config:
