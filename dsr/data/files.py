@@ -41,6 +41,8 @@ def read_npz(
   """
   try:
     path = pathlib.Path(path).expanduser()
+    if path.exists() and not path.is_file():  # A pipe would never end.
+      raise ValueError('it is no regular file')
     with open(path, 'rb') as file:
       start = file.read(6)
       if start.startswith(b'\x93NUMPY'):

@@ -13,7 +13,12 @@ from dsr import checks, data as data_lib, kernels, nets
 from dsr.runs import jobs, records
 from dsr.studies.distillation import evaluation, results
 from dsr.studies.distillation.methods import table
-from dsr.studies.distillation.problem import Problem, encoded, prepare
+from dsr.studies.distillation.problem import (
+    Problem,
+    encoded,
+    prepare,
+    refuse_tables,
+)
 from dsr.types import KernelFn, Status
 
 
@@ -184,6 +189,9 @@ def check_data(config: Config, kernel_fn: KernelFn, problem: Problem) -> None:
   num_outputs = encoded(problem.start).shape[1]
   for name in evaluation.names(config.networks):
     evaluation.check_network('networks', name, shape, num_outputs)
+  recipe = evaluation.protocol(config)
+  if evaluation.names(config.networks) and recipe.augment not in (None, 'none'):
+    refuse_tables('protocol', config.protocol, problem)
   for flag in method.networks:
     evaluation.check_network(flag, getattr(config, flag), shape, num_outputs)
   method.check_data(config, problem)

@@ -31,6 +31,13 @@ class Problem(NamedTuple):
     return Examples(self.inputs(dataset), encoded(dataset))
 
 
+def refuse_tables(flag: str, value: str, problem: Problem) -> None:
+  """Raises a ValueError if `flag` is of images, and the data are a table."""
+  if problem.train.x.ndim == 2:
+    raise ValueError(f'`{flag}` must leave tables (N, D) as they are: it moves '
+                     f'pixels of images; got {value}.')
+
+
 def encoded(dataset: Dataset) -> jax.Array:
   """The targets of `dataset`: +-1 for two classes, else one-hot less 1/C."""
   style = 'sign' if dataset.num_classes == 2 else 'centred'
