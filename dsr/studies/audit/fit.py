@@ -71,13 +71,35 @@ def models(config: Any, workdir: str) -> list[jax.tree_util.Partial]:
       '', is the workdir of the networks.
     workdir: of the stage: its folder `fit` is used otherwise.
   """
+  given = getattr(config, 'fit', '')
+  job = Config(**subjects.subject_fields(config),
+               workdir=given or str(pathlib.Path(workdir, 'fit')))
+  if given:
+    _check_belongs(job)
   shown, problem = subjects.load_set(config)
   if config.model == subjects.KRR:
     return [subjects.kernel_regression(config, shown, problem)]
-  job = Config(**subjects.subject_fields(config), workdir=(
-      getattr(config, 'fit', '') or str(pathlib.Path(workdir, 'fit'))))
-  jobs.finished(job, run)
+  if not given:
+    jobs.finished(job, run)
   return subjects.networks(config, job.workdir, problem)
+
+
+def _check_belongs(job: Config) -> None:
+  """Raises a ValueError if the models in the workdir of `job` are of others."""
+  record = jobs.recorded(job)
+  if record is None or not record['command'].startswith(
+      'python -m experiments.fit'):
+    raise ValueError('`fit` must be the workdir of a finished experiments.fit, '
+                     f'got {job.workdir!r}.')
+  if not jobs.is_complete(record):
+    raise ValueError(f'`fit` must be finished, {job.workdir} is not: call its '
+                     f'command again: {record["command"]}')
+  fields = dataclasses.fields(subjects.SubjectConfig)
+  differ = jobs.differences(record, job, only=tuple(
+      f.name for f in fields if f.name != 'data_dir'))
+  if differ:
+    raise ValueError(f'`fit` must be of the same set and flags, in '
+                     f'{job.workdir} {"; ".join(differ)}.')
 
 
 def _num_outputs(config, shown) -> int:

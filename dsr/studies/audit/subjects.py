@@ -21,7 +21,7 @@ import numpy as np
 from dsr import checks, data as data_lib, kernels, krr, nets
 from dsr.runs import records
 from dsr.studies.distillation import evaluation, problem as problem_lib
-from dsr.types import Dataset, Examples, KernelFn
+from dsr.types import Dataset, Examples, KernelFn, Status
 
 KRR, ALL = 'krr', 'all'  # The model, and the name of the whole training set.
 _FAR = 8.0  # Distilled pixels leave [0, 1], but not by so much.
@@ -154,6 +154,9 @@ def _from_run(folder, config):
     raise ValueError('`set` must be an .npz or the workdir of a finished '
                      f'experiments.distill, got {str(folder)!r}.')
   record = records.read(folder)
+  if record['extra'].get('status') == Status.INTERRUPTED.name:
+    raise ValueError(f'`set` must be finished, {folder} was stopped: call its '
+                     f'command again: {record["command"]}')
   recorded = record['config']
   for name in ('dataset', 'transform', 'max_train', 'validation', 'seed'):
     if recorded.get(name) != getattr(config, name):

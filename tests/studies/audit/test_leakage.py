@@ -14,7 +14,7 @@ from dsr.attack.result import Reconstruction
 from dsr.runs import compiled, records
 from dsr.studies.audit import attack_set, leakage
 from dsr.studies.distillation import distill
-from dsr.studies.reconstruction import table, victims
+from dsr.studies.reconstruction import attacks, table, victims
 from dsr.types import Status
 from tests.studies.reconstruction import attackers
 
