@@ -9,7 +9,6 @@ import pytest
 
 from dsr.data import files
 
-
 EXPLODED = []
 
 
