@@ -19,7 +19,7 @@ import numpy as np
 
 from dsr import checks, data as data_lib, kernels, nets
 from dsr.data import files
-from dsr.runs import contents, records
+from dsr.runs import records
 from dsr.studies.audit import models as models_lib
 from dsr.studies.distillation import evaluation, problem as problem_lib
 from dsr.types import Dataset, Examples, Status
@@ -108,19 +108,10 @@ def subject_fields(config: Any) -> dict[str, Any]:
 def load_problem(
     config: Any, *, images_per_class: int = 1) -> problem_lib.Problem:
   """The data of `config`; the same object for the same flags."""
-  return _problem(
-      config.dataset, config.data_dir, config.transform, images_per_class,
-      config.max_train, config.validation, config.seed,
-      contents.of(config).get('dataset'))
-
-
-@functools.lru_cache(maxsize=4)
-def _problem(dataset, data_dir, transform, images_per_class, max_train,
-             validation, seed, digest):
-  del digest  # Part of the key: a file may change.
   return problem_lib.prepare(
-      dataset, data_dir=data_dir, transform=transform, max_train=max_train,
-      images_per_class=images_per_class, validation=validation, seed=seed)
+      config.dataset, data_dir=config.data_dir, transform=config.transform,
+      images_per_class=images_per_class, max_train=config.max_train,
+      validation=config.validation, seed=config.seed)
 
 
 def outsiders(problem: problem_lib.Problem) -> tuple[Dataset, str]:

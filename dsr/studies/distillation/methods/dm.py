@@ -47,4 +47,4 @@ DM = Method(
      'augment': 'dsa'},
     frozenset({'augment', 'ema', 'dm_network'}), check=_check,
     check_data=_check_data, from_noise=True,
-    networks=('dm_network',))
+    networks=lambda config: ('dm_network',))
