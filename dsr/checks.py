@@ -5,7 +5,8 @@ Every message names the argument, what was needed and what came:
 Python values, so they also work while jax traces; `finite` and `labels` look
 at values and belong on the host.
 """
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+import contextlib
 import math
 from typing import Any
 
@@ -162,6 +163,26 @@ def labels(name: str, y: Any, num_classes: int) -> None:
     raise ValueError(
         f'`{name}` must be in [0, {num_classes}), '
         f'got values from {y.min()} to {y.max()}.')
+
+
+@contextlib.contextmanager
+def renamed(**names: str) -> Iterator[None]:
+  """Errors raised inside name arguments as the caller's reader knows them.
+
+  Args:
+    **names: of arguments -> of flags; `renamed(name='dataset')` turns
+      "`name` must be ..." into "`dataset` must be ...".
+
+  Raises:
+    ValueError: with other words, the one that was raised inside.
+  """
+  try:
+    yield
+  except ValueError as error:
+    text = str(error)
+    for old, new in names.items():
+      text = text.replace(f'`{old}`', f'`{new}`')
+    raise ValueError(text) from error
 
 
 def _is_number(value) -> bool:

@@ -139,3 +139,10 @@ def test_import_is_light_and_pulls_in_nothing_heavy():
       cwd=ROOT).stdout.splitlines()
   assert heavy == '[]'
   assert float(seconds) < 1.5
+
+
+@pytest.mark.parametrize(
+    'path', [*MODULES, *(ROOT / 'experiments').rglob('*.py')],
+    ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_is_too_long_to_read(path):
+  assert len(path.read_text().splitlines()) <= 300

@@ -29,7 +29,13 @@ from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 
 from dsr import checks
-from dsr.probes import disparity, intervals, membership, strata
+from dsr.probes import (
+  disparity,
+  groups as groups_lib,
+  intervals,
+  membership,
+  strata,
+)
 from dsr.probes.intervals import Interval
 
 
@@ -117,7 +123,7 @@ def evaluate(
       or group out of range, a group with less than 2 points, or a single one.
   """
   checks.within('level', level, 0, 1)
-  parts, labels, (said,) = _checked(
+  parts, labels, (said,) = groups_lib.checked(
       labels, groups, group_names, level, predictions=predictions)
   point, values = disparity.measured(labels, said, parts)
   (drawn,) = disparity.resampled(key, labels, [said], parts, num_resamples)
@@ -132,8 +138,8 @@ def evaluate(
     found[name] = Interval(
         float(values[name]), float(max(values[name] - reach, 0)),
         float(min(values[name] + reach, most)))
-  between, resampled = _between(right, parts, point, drawn)
-  found['mean'], found['between'] = _percentiles(
+  between, resampled = groups_lib.between(right, parts, point, drawn)
+  found['mean'], found['between'] = groups_lib.percentiles(
       [values['mean'], between], np.c_[drawn.accuracy.mean(-1), resampled],
       level)
   return Fairness(
@@ -169,24 +175,24 @@ def compare(
   Raises:
     ValueError: as `evaluate`.
   """
-  parts, labels, both = _checked(
+  parts, labels, both = groups_lib.checked(
       labels, groups, group_names, level, predictions=predictions,
       reference=reference)
   drawn = disparity.resampled(key, labels, both, parts, num_resamples)
   sides = []
   for said, draws in zip(both, drawn):
     point, values = disparity.measured(labels, said, parts)
-    between, resampled = _between(
+    between, resampled = groups_lib.between(
         said == labels[None], parts, point, draws)
     sides.append((point.accuracy, values | {'between': between},
                   disparity.numbers(draws) | {'between': resampled}))
   accuracy, values, draws = (
       jax.tree.map(np.subtract, *pair) for pair in zip(*sides))
-  changes = _percentiles(
+  changes = groups_lib.percentiles(
       list(values.values()), np.stack([draws[k] for k in values], 1), level)
   return Change(
       names=parts.names,
-      accuracy=_percentiles(
+      accuracy=groups_lib.percentiles(
           accuracy, drawn[0].accuracy - drawn[1].accuracy, level),
       **_ODDS | dict(zip(values, changes)))
 
@@ -277,52 +283,3 @@ def membership_by_group(
 
 
 _ODDS = {'odds_difference': None, 'odds_ratio': None}
-
-
-def _checked(labels, groups, group_names, level, **predictions):
-  """The partition, labels (N,), and predictions as a list of (R, N)."""
-  checks.within('level', level, 0, 1)
-  named = groups is None and group_names is not None
-
-  def check(name, classes):
-    checks.class_indices(name, classes)
-    most = len(group_names) if named else 1 + int(classes.max(initial=0))
-    checks.labels(name, classes, most)
-
-  labels = np.asarray(labels)
-  check('labels', labels)
-  both = []
-  for name, said in predictions.items():
-    said = np.atleast_2d(np.asarray(said))
-    if said.ndim != 2 or said.shape[1] != len(labels) or not len(said):
-      raise ValueError(f'`{name}` must have shape (R, {len(labels)}) or '
-                       f'({len(labels)},), got {said.shape}.')
-    check(name, said.ravel())
-    both.append(said)
-  argument, names = 'groups', group_names
-  if groups is None:
-    argument, groups = 'labels', labels
-    names = range(len(group_names)) if named else None
-  parts = strata.partition(
-      groups, rows=len(labels), names=names, argument=argument, fewest=2)
-  if group_names is not None:
-    parts = parts._replace(names=tuple(group_names))
-  if len(parts.names) < 2:
-    raise ValueError(f'`{argument}` must hold at least 2 groups, got '
-                     f'{parts.names}.')
-  return parts, labels, both
-
-
-def _between(right, parts, point, drawn):
-  """`between`, and its resamples (B,): noise of both kinds taken off."""
-  chance = strata.sampling_variance(right.astype(float), parts)
-  measured, resampled = point.accuracy.var(), drawn.accuracy.var(-1)
-  again = resampled.mean() - measured  # What resampling adds.
-  return (np.sqrt(max(measured - chance, 0)),
-          np.sqrt(np.maximum(resampled - again - chance, 0)))
-
-
-def _percentiles(values, draws, level):
-  """Values (K,) with percentiles of their resamples (B, K)."""
-  ends = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-  return tuple(Interval(*map(float, row)) for row in np.c_[values, ends.T])

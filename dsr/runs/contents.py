@@ -13,7 +13,7 @@ import pathlib
 from typing import Any
 import zipfile
 
-from dsr import data as data_lib, loop
+from dsr import checks, data as data_lib, loop
 
 _DIGITS = 12  # Of a digest.
 # Flags that name a file, or a workdir with this file.
@@ -60,7 +60,8 @@ def fingerprint(config: Any, *, ignore: tuple[str, ...] = ()) -> str:
 @functools.lru_cache(maxsize=32)
 def _dataset(name, data_dir, seed, state) -> str:
   del state  # Part of the key alone.
-  return data_lib.digest(data_lib.load(name, data_dir=data_dir, seed=seed))
+  with checks.renamed(name='dataset'):
+    return data_lib.digest(data_lib.load(name, data_dir=data_dir, seed=seed))
 
 
 @functools.lru_cache(maxsize=256)

@@ -81,8 +81,8 @@ def check_flags(config: Any) -> None:
   """What is wrong with a flag of any command, by its type alone.
 
   Raises:
-    ValueError: an empty `workdir`, an integer beyond 2^31 - 1, a number that is
-      not finite or beyond 1e30.
+    ValueError: an empty `workdir`, an integer beyond 2^31 - 1, a seed below
+      0, a number that is not finite or beyond 1e30.
   """
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -93,6 +93,8 @@ def check_flags(config: Any) -> None:
     if isinstance(value, int) and abs(value) > _LARGEST:
       raise ValueError(f'`{field.name}` must be at most {_LARGEST}, got '
                        f'{value}.')
+    if field.name.endswith('seed') and isinstance(value, int) and value < 0:
+      raise ValueError(f'`{field.name}` must be at least 0, got {value}.')
     if isinstance(value, float) and not (
         math.isfinite(value) and abs(value) <= _WIDEST):
       raise ValueError(f'`{field.name}` must be finite and at most '

@@ -12,13 +12,12 @@ import datetime
 import enum
 from importlib import metadata
 import json
-import math
 import os
 import pathlib
 import platform
 import shlex
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 import zipfile
 
 import jax
@@ -26,18 +25,12 @@ import numpy as np
 
 import dsr
 from dsr.data import files
+from dsr.runs import checked
+from dsr.runs.checked import Metric
 
 FORMAT = 1  # Of the JSON; a reader refuses what it does not know.
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'flax', 'optax')
 _REQUIRED = ('format', 'config', 'metrics', 'seeds', 'versions', 'device')
-
-
-class Metric(NamedTuple):
-  """A number and its 95 % interval; equal ends mean an exact number."""
-
-  value: float
-  low: float
-  high: float
 
 
 def metric(value: Any, low: Any = None, high: Any = None) -> Metric:
@@ -49,7 +42,7 @@ def metric(value: Any, low: Any = None, high: Any = None) -> Metric:
   if (low is None) != (high is None):
     raise ValueError(f'`low` and `high` go together, got {low!r}, {high!r}.')
   low, high = (value, value) if low is None else (low, high)
-  return _checked_metric('metric', Metric(value, low, high))
+  return checked.one('metric', Metric(value, low, high))
 
 
 def write(
@@ -91,7 +84,7 @@ def write(
       no string, or a value that JSON or npz cannot hold.
   """
   folder = pathlib.Path(workdir)
-  metrics = _checked_metrics(metrics)
+  metrics = checked.metrics(metrics)
   fields = _fields(config)
   if seeds is None:
     seeds = {k: v for k, v in fields.items() if k in ('seed', 'seeds')}
@@ -113,9 +106,9 @@ def write(
       'arrays': None if arrays is None else f'{arrays_name}.npz',
       'extra': extra or {},
   }
-  text = json.dumps(_plain('record', record), indent=2, allow_nan=False)
+  text = json.dumps(checked.plain('record', record), indent=2, allow_nan=False)
   if arrays is not None:
-    arrays = _checked_arrays(arrays)
+    arrays = checked.arrays(arrays)
   folder.mkdir(parents=True, exist_ok=True)
   if arrays is not None:
     with replacing(folder / f'{arrays_name}.npz') as part:
@@ -131,7 +124,7 @@ def amend(path: str | os.PathLike, extra: Mapping[str, Any]) -> None:
   path = pathlib.Path(path)
   path = path / 'record.json' if path.is_dir() else path
   record = json.loads(path.read_text('utf-8'))
-  record['extra'] |= _plain('extra', extra)
+  record['extra'] |= checked.plain('extra', extra)
   text = json.dumps(record, indent=2, allow_nan=False)
   with replacing(path) as part:
     part.write_text(text + '\n', encoding='utf-8')
@@ -150,6 +143,9 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   path = path / 'record.json' if path.is_dir() else path
   try:
     record = json.loads(path.read_text('utf-8'), parse_constant=_refuse)
+  except OSError as error:
+    raise ValueError(f'`path` must be a record, {path}: {error.strerror}.'
+                     ) from error
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise ValueError(f'`path` must be a record, {path} is not JSON.') from error
   if not isinstance(record, dict):
@@ -159,7 +155,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   if record['format'] != FORMAT:
     raise ValueError(f'`path` must be a record of format {FORMAT}, {path} has '
                      f'format {record["format"]!r}.')
-  return record | {'metrics': _checked_metrics(record['metrics'])}
+  return record | {'metrics': checked.metrics(record['metrics'])}
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -245,77 +241,12 @@ def _device() -> dict[str, Any]:
           'count': len(devices), 'x64': bool(jax.config.jax_enable_x64)}
 
 
-def _checked_metrics(metrics) -> dict[str, Metric]:
-  checked = {}
-  for name, value in metrics.items():
-    if not isinstance(name, str):
-      raise ValueError(f'`metrics` must have strings as names, got {name!r}.')
-    if isinstance(value, Mapping) and set(value) == set(Metric._fields):
-      value = Metric(**value)
-    if not all(hasattr(value, field) for field in Metric._fields):
-      raise ValueError(f'`metrics[{name!r}]` must have value, low and high '
-                       f'(see `records.metric`), got {value!r}.')
-    checked[name] = _checked_metric(f'metrics[{name!r}]', value)
-  return checked
-
-
-def _checked_metric(name: str, given) -> Metric:
-  numbers = []
-  for field in Metric._fields:
-    number = getattr(given, field)
-    if np.ndim(number) or np.asarray(number).dtype.kind not in 'fiu':
-      raise ValueError(f'`{name}.{field}` must be a number, got {number!r}.')
-    if not math.isfinite(number):
-      raise ValueError(f'`{name}.{field}` must be finite, got {number}.')
-    numbers.append(float(number))
-  value, low, high = numbers
-  if not low <= high:  # A bootstrap interval need not hold its value.
-    raise ValueError(f'`{name}` must have low <= high, got [{low}, {high}].')
-  return Metric(value, low, high)
-
-
-def _checked_arrays(arrays) -> dict[str, np.ndarray]:
-  checked = {}
-  for name, array in arrays.items():
-    if not isinstance(name, str) or not name.isidentifier():
-      raise ValueError(
-          f'`arrays` must have identifiers as names, got {name!r}.')
-    checked[name] = np.asarray(array)
-    if checked[name].dtype.kind not in 'biufc':
-      raise ValueError(f'`arrays[{name!r}]` must hold numbers or booleans, got '
-                       f'dtype {checked[name].dtype}.')
-  return checked
-
-
 def _save_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
   """As `np.savez_compressed`, which reserves some names and adds suffixes."""
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
     for name, array in arrays.items():
       with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
         np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _plain(where: str, value: Any) -> Any:
-  """`value` in JSON's own types; NumPy and jax values become numbers, lists."""
-  if value is None or isinstance(value, (bool, str)):
-    return value
-  if isinstance(value, enum.Enum):
-    return value.name
-  if isinstance(value, os.PathLike):
-    return os.fspath(value)
-  if isinstance(value, Mapping):
-    if odd := [k for k in value if not isinstance(k, str)]:
-      raise ValueError(f'`{where}` must have strings as names, got {odd[0]!r}.')
-    return {k: _plain(f'{where}.{k}', v) for k, v in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_plain(f'{where}[{i}]', v) for i, v in enumerate(value)]
-  if isinstance(value, (np.ndarray, np.generic, jax.Array)):
-    return _plain(where, np.asarray(value).tolist())
-  if isinstance(value, (int, float)):
-    if not math.isfinite(value):
-      raise ValueError(f'`{where}` must be finite, got {value}.')
-    return value
-  raise ValueError(f'`{where}` must fit into JSON, got {type(value).__name__}.')
 
 
 def _refuse(constant: str):

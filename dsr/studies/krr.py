@@ -47,8 +47,9 @@ def run(config: Config) -> dict[str, Any]:
   kernel_fn = kernels.by_name(config.kernel)
   seconds = {}
   with _timed('load', seconds):
-    splits = data_lib.load(
-        config.dataset, data_dir=config.data_dir, seed=config.seed)
+    with checks.renamed(name='dataset'):
+      splits = data_lib.load(
+          config.dataset, data_dir=config.data_dir, seed=config.seed)
     train, how = _subset(config, splits.train)
     logging.info('training on %d of %d examples: %s', len(train),
                  len(splits.train), how)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dsr.runs import records
-from experiments.benchmark import __main__ as benchmark, measure
+from experiments.benchmark import __main__ as benchmark, measure, rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = benchmark.Config(shrink=16, repeats=3, seconds=1.0, memory=False)
@@ -120,7 +120,7 @@ def _thirty_two_mb():
 def test_difference_is_relative_and_of_the_common_block():
   theirs = {'k': jnp.array([[2.0, 4.0]])}
   ours = {'k': jnp.array([[2.0, 5.0, 9.0], [7.0, 7.0, 7.0]])}
-  assert benchmark._difference(ours, theirs) == 0.25
+  assert rows._difference(ours, theirs) == 0.25
 
 
 @pytest.mark.errors

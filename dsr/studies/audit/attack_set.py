@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import data as data_lib, krr
+from dsr import checks, data as data_lib, krr
 from dsr.probes import intervals
 from dsr.runs import contents, jobs, pictures, records
 from dsr.studies.audit import leaks
@@ -126,7 +126,8 @@ def _read(images, train):
   """(pixels, targets, labels) of the set."""
   if not images:
     return train.x, np.asarray(encoded(train)), train.y
-  arrays = records.read_arrays(images)
+  with checks.renamed(path='images'):
+    arrays = records.read_arrays(images)
   if missing := {'images', 'targets', 'labels'} - set(arrays):
     raise ValueError('`images` must be an .npz that experiments.distill wrote, '
                      f'{images} lacks {", ".join(sorted(missing))}.')

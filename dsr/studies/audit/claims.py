@@ -39,6 +39,11 @@ def attack_of(model: str) -> str:
 def check(config: Config) -> None:
   """Raises a ValueError for what is wrong before any record is read."""
   checks.at_least('num_resamples', config.num_resamples, 2)
+  if not evaluation.names(config.subjects):
+    raise ValueError('`subjects` must name one or more, got none.')
+  if not pathlib.Path(config.audit).is_dir():
+    raise ValueError('`audit` must be the workdir of experiments.audit, got '
+                     f'{config.audit!r}.')
   if not evaluation.names(config.models):
     raise ValueError('`models` must name one or more, got none.')
 

@@ -93,7 +93,8 @@ def check(config: SubjectConfig) -> None:
     checks.one_of('transform', name, data_lib.transforms.known())
   kernels.by_name(config.kernel)
   if config.model != KRR:
-    nets.check_name(config.model)
+    with checks.renamed(name='model'):
+      nets.check_name(config.model)
   elif config.dp_epsilon:
     raise ValueError('`dp_epsilon` must be 0 with model krr, which is not '
                      f'trained by gradients; got {config.dp_epsilon}.')

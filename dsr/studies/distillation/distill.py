@@ -220,7 +220,8 @@ def check(config: Config) -> None:
   checks.within('validation', config.validation, 0, 0.9)
   table.check(config)
   for name in evaluation.names(config.networks):
-    nets.check_name(name)
+    with checks.renamed(name='networks'):
+      nets.check_name(name)
   for name in config.transform.split('+'):
     checks.one_of('transform', name, data_lib.transforms.known())
   kernels.by_name(config.kernel)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import data as data_lib
+from dsr import checks, data as data_lib
 from dsr.runs import contents
 from dsr.types import Dataset, Examples
 
@@ -73,7 +73,8 @@ def prepare(
 def _prepare(dataset, data_dir, transform, images_per_class, max_train,
              validation, seed, state) -> Problem:
   del state  # A file may change: part of the key.
-  splits = data_lib.load(dataset, data_dir=data_dir, seed=seed)
+  with checks.renamed(name='dataset'):
+    splits = data_lib.load(dataset, data_dir=data_dir, seed=seed)
   key_limit, key_split, key_start = jax.random.split(jax.random.key(seed), 3)
   rest, used = splits.train, np.ones(len(splits.train), bool)
   if max_train:

@@ -12,6 +12,7 @@ from typing import Any
 from dsr import checks
 from dsr.report import dots, tables
 from dsr.runs import contents, jobs, pictures, records, screen
+from dsr.studies.audit import subjects
 from dsr.studies.distillation import distill, evaluation, grid
 from dsr.studies.hardening import covering, hardened
 
@@ -53,7 +54,12 @@ def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
   rows, sets = [], {}
-  for own, todo in check(config):
+  planned = check(config)
+  for own, _ in planned:  # All of them, before the first is made.
+    if own is not None:
+      distill.prepared(own)
+  hardened.check_data(config, subjects.load_problem(config))
+  for own, todo in planned:
     made, label = {}, {'method': ALL, 'per_class': ALL}
     if own is not None:
       made = jobs.finished(own, distill.run, fresh=config.fresh)
@@ -107,8 +113,8 @@ def check(config: Config) -> list[
     checks.one_of('trainings', training, TRAININGS)
   if not trainings:
     raise ValueError('`trainings` must name one or more, got none.')
+  checks.positive('widest', config.widest)
   if 'wide' in trainings:
-    checks.positive('widest', config.widest)
     if chosen == [ALL] or 'mfc' not in chosen:
       raise ValueError('`methods` must name mfc with training wide, got '
                        f'{config.methods}.')

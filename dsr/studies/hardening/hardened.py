@@ -21,6 +21,7 @@ from dsr.probes.attacks import apgd, pgd
 from dsr.runs import contents, records, stopwatch as stopwatch_lib
 from dsr.studies.audit import subjects
 from dsr.studies.distillation import evaluation
+from dsr.studies.distillation.problem import Problem
 from dsr.studies.hardening import covering
 from dsr.train import adversarial
 from dsr.types import Examples
@@ -73,7 +74,8 @@ def check(config: HardeningConfig) -> None:
   """Raises a ValueError for what is wrong before any data is read."""
   checks.at_least('max_train', config.max_train, 0)
   checks.within('validation', config.validation, 0, 0.9)
-  nets.check_name(config.network)
+  with checks.renamed(name='network'):
+    nets.check_name(config.network)
   checks.at_least('num_networks', config.num_networks, 2)  # For an interval.
   for name in ('train_steps', 'train_batch', 'attack_steps'):
     checks.at_least(name, getattr(config, name), 1)
@@ -95,11 +97,18 @@ def check(config: HardeningConfig) -> None:
       raise ValueError('`widest` and `weighted` need a `set`, got none.')
 
 
+def check_data(config: HardeningConfig, problem: Problem) -> None:
+  """Raises a ValueError if the network cannot take the images."""
+  evaluation.check_network('network', config.network, problem.train.x.shape[1:],
+                           problem.train.num_classes)
+
+
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   check(config)
   stopwatch, began = stopwatch_lib.Stopwatch(config.workdir), time.monotonic()
   shown, problem = subjects.load_set(config)
+  check_data(config, problem)
   x, covers = shown.pixels, {}
   if shown.init == 'chosen':  # Exactly as they were before the transform.
     x = problem.train.x[shown.init_rows]

@@ -93,7 +93,8 @@ def resolve(config: _Config) -> _Config:
 
 
 def _as_recorded(config):
-  victims.load_victim(config.victim)  # Says what is wrong with the folder.
+  with checks.renamed(workdir='victim', path='victim'):
+    victims.load_victim(config.victim)  # Says what is wrong with the folder.
   recorded = records.read(config.victim)['config']
   fields = {}
   for field in dataclasses.fields(config):
@@ -119,7 +120,8 @@ def check(config: AttackConfig) -> None:
   if infinite:
     others = [name for name in _VICTIM if name not in _EVERYWHERE]
     _refuse(config, (*others, 'victim', 'noise'), 'an infinitely wide network')
-    evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
+    with checks.renamed(b_std='kernel_b_std'):
+      evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
     checks.non_negative('kernel_ridge', config.kernel_ridge)
     checks.at_least('num_train', config.num_train, 2)
   else:
@@ -128,6 +130,13 @@ def check(config: AttackConfig) -> None:
     checks.non_negative('noise', config.noise)
   checks.one_of('attack', config.attack, table.known(infinite))
   checks.one_of('threat', config.threat, table.ATTACKS[config.attack].threats)
+  for name in ('ratio', *_PRIORS):
+    if getattr(config, name) is not None:
+      checks.non_negative(name, getattr(config, name))
+  if config.steps is not None:
+    checks.at_least('steps', config.steps, 1)
+  if config.attack_learning_rate is not None:
+    checks.positive('attack_learning_rate', config.attack_learning_rate)
   settings(config)
 
 

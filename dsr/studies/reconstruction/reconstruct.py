@@ -85,6 +85,11 @@ def check(config: Config) -> None:
   elif config.compare_steps is not None:
     raise ValueError('`compare_steps` needs `compare`, got '
                      f'{config.compare_steps} alone.')
+  for field in dataclasses.fields(config):
+    if field.name in ('widths', 'nums') and (
+        getattr(config, field.name) != field.default):
+      raise ValueError(f'`{field.name}` needs `sweep`, got '
+                       f'{getattr(config, field.name)} alone.')
   attacks.check(config)
   if config.steps is not None:
     checks.at_least('steps', config.steps, 1)

@@ -14,7 +14,7 @@ import numpy as np
 from dsr.probes import intervals
 from dsr.report import figures
 from dsr.runs import contents, jobs, pictures, records
-from dsr.studies.reconstruction import victims
+from dsr.studies.reconstruction import victim_arrays, victims
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def run(config: Config) -> dict[str, Any]:
   records.write(
       folder, config=config, contents=contents.of(config),
       metrics=metrics, wall_time=seconds,
-      arrays=victims.to_arrays(victim, task), arrays_name='victim',
+      arrays=victim_arrays.to_arrays(victim, task), arrays_name='victim',
       extra={'status': victim.status, 'learning_rate': victim.learning_rate,
              'checkpoint_steps': [c.step for c in victim.checkpoints]})
   pictures.draw(folder, {'curve.png': lambda path: figures.loss_curve(

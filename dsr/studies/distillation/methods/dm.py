@@ -30,7 +30,8 @@ def _dm(config, kernel_fn, problem, baseline) -> Learned:
 
 def _check(config: Any) -> None:
   checks.at_least('batch_size', config.batch_size, 1)
-  nets.check_name(config.dm_network)
+  with checks.renamed(name='dm_network'):
+    nets.check_name(config.dm_network)
   if config.augment != 'none':
     data_lib.siamese.siamese(
         evaluation.siamese(config.augment, config.dataset))

@@ -43,7 +43,8 @@ def check(config: Any) -> None:
   checks.at_least('score_epochs', config.score_epochs, 1)
   checks.at_least('score_networks', config.score_networks, 1)
   checks.positive('time_limit', config.time_limit)
-  nets.check_name(config.score_network)
+  with checks.renamed(name='score_network'):
+    nets.check_name(config.score_network)
   if config.eta is not None:
     checks.non_negative('eta', config.eta)
     if config.budget != 'per_class':
