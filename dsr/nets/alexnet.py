@@ -8,12 +8,10 @@ Axes: N examples; H, W height and width; I channels in; C outputs; F features.
 """
 from collections.abc import Callable
 
-from flax import linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from dsr import checks
-from dsr.nets import layers
+from dsr.nets import classifier, layers
 
 # Kernel size; channels in units of the width; whether a pool follows.
 _LAYERS = ((5, 2, True), (5, 3, True), (3, 4, False), (3, 3, False),
@@ -21,7 +19,7 @@ _LAYERS = ((5, 2, True), (5, 3, True), (3, 4, False), (3, 3, False),
 _MULTIPLE = 8
 
 
-class AlexNet(nn.Module):
+class AlexNet(classifier.Classifier):
   """AlexNet of five convolutions and one dense layer.
 
   Attributes:
@@ -31,34 +29,15 @@ class AlexNet(nn.Module):
     activation: after each convolution, hashable; attacks smooth it.
   """
 
-  num_outputs: int
   width: int = 64
   activation: Callable = jax.nn.relu
 
-  def __post_init__(self):
-    checks.at_least('num_outputs', self.num_outputs, 1)
-    checks.at_least('width', self.width, 1)
-    super().__post_init__()
-
-  @nn.compact
-  def __call__(
-      self, x: Float[Array, 'N H W I'], *, features: bool = False
-  ) -> Float[Array, 'N C']:
-    """Outputs before any softmax, or what enters the readout.
-
-    Args:
-      x: images.
-      features: True returns the last layer, flattened to (N, F); such a call
-        needs, and under `init` makes, no parameters of the readout.
-
-    Raises:
-      ValueError: `x` is not (N, H, W, C), or so small that zeros would more
-        than double it.
-    """
+  def see(self, x: Float[Array, 'N H W I']) -> Float[Array, 'N ...']:
+    """The last layer; images are refused that zeros would more than double."""
     layers.check_images(x, 'AlexNet', _MULTIPLE // 2)
     x = layers.pad_to_multiple(x, _MULTIPLE)
     for i, (size, channels, pooled) in enumerate(_LAYERS):
       x = layers.Conv(channels * self.width, size, name=f'conv_{i}')(x)
       x = self.activation(x)
       x = layers.max_pool2x2(x) if pooled else x
-    return layers.readout(x, self.num_outputs, features)
+    return x

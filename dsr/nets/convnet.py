@@ -7,16 +7,14 @@ Axes: N examples; H, W height and width; I channels in; C outputs; F features.
 """
 from collections.abc import Callable
 
-from flax import linen as nn
 import jax
 from jaxtyping import Array, Float
 
 from dsr import checks
-from dsr.nets import layers
-from dsr.nets.norms import NORMS
+from dsr.nets import classifier, layers
 
 
-class ConvNet(nn.Module):
+class ConvNet(classifier.Classifier):
   """`depth` blocks of `width` channels, each halving the image, then dense.
 
   Attributes:
@@ -29,37 +27,21 @@ class ConvNet(nn.Module):
     activation: after each norm, hashable; attacks smooth it.
   """
 
-  num_outputs: int
   depth: int = 3
   width: int = 128
   norm: str = 'instance'
   pool: str = 'average'
   activation: Callable = jax.nn.relu
 
-  def __post_init__(self):
-    checks.at_least('num_outputs', self.num_outputs, 1)
+  def check_attributes(self) -> None:
+    super().check_attributes()
     checks.at_least('depth', self.depth, 1)
-    checks.at_least('width', self.width, 1)
-    checks.one_of('norm', self.norm, NORMS)
     checks.one_of('pool', self.pool, layers.POOLS)
-    super().__post_init__()
 
-  @nn.compact
-  def __call__(
-      self, x: Float[Array, 'N H W I'], *, features: bool = False
-  ) -> Float[Array, 'N C']:
-    """Outputs before any softmax, or what enters the readout.
-
-    Args:
-      x: images.
-      features: True returns the last block, flattened to (N, F); such a call
-        needs, and under `init` makes, no parameters of the readout.
-
-    Raises:
-      ValueError: `x` is not (N, H, W, C), or too small to be halved.
-    """
+  def see(self, x: Float[Array, 'N H W I']) -> Float[Array, 'N ...']:
+    """The last block; images too small to be halved so often are refused."""
     layers.check_images(x, f'a ConvNet of depth {self.depth}', 2**self.depth)
     for i in range(self.depth):
       x = layers.normed_conv(x, self.width, self.norm, i)
       x = layers.pool2x2(self.activation(x), self.pool)
-    return layers.readout(x, self.num_outputs, features)
+    return x

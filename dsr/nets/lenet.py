@@ -8,18 +8,17 @@ Axes: N examples; H, W height and width; I channels in; C outputs; F features.
 """
 from collections.abc import Callable
 
-from flax import linen as nn
 import jax
 from jaxtyping import Array, Float
 
 from dsr import checks
-from dsr.nets import layers, mlp
+from dsr.nets import classifier, layers, mlp
 
 _PADDED_BELOW = 32
 _SMALLEST = 12  # -> 6 -> 2 -> 1
 
 
-class LeNet(nn.Module):
+class LeNet(classifier.Classifier):
   """LeNet-5 of two convolutions and three dense layers.
 
   Attributes:
@@ -29,35 +28,21 @@ class LeNet(nn.Module):
     activation: after each layer but the last, hashable; attacks smooth it.
   """
 
-  num_outputs: int
   channels: tuple[int, int] = (6, 16)
   widths: tuple[int, int] = (120, 84)
   activation: Callable = jax.nn.relu
 
-  def __post_init__(self):
+  def check_attributes(self) -> None:
+    super().check_attributes()
     # Lists would make the module unhashable.
     object.__setattr__(self, 'channels', tuple(self.channels))
     object.__setattr__(self, 'widths', tuple(self.widths))
-    checks.at_least('num_outputs', self.num_outputs, 1)
     for name, sizes in (('channels', self.channels), ('widths', self.widths)):
       for size in sizes:
         checks.at_least(name, size, 1)
-    super().__post_init__()
 
-  @nn.compact
-  def __call__(
-      self, x: Float[Array, 'N H W I'], *, features: bool = False
-  ) -> Float[Array, 'N C']:
-    """Outputs before any softmax, or what enters the readout.
-
-    Args:
-      x: images.
-      features: True returns the last hidden layer (N, F); such a call needs,
-        and under `init` makes, no parameters of the readout.
-
-    Raises:
-      ValueError: `x` is not (N, H, W, C), or too small for both convolutions.
-    """
+  def see(self, x: Float[Array, 'N H W I']) -> Float[Array, 'N ...']:
+    """The last hidden layer; images need 12 pixels a side."""
     layers.check_images(x, 'LeNet', _SMALLEST)
     padding = (2 if min(x.shape[1:3]) < _PADDED_BELOW else 0, 0)
     for i in range(2):
@@ -67,4 +52,4 @@ class LeNet(nn.Module):
     x = x.reshape(x.shape[0], -1)
     for i, width in enumerate(self.widths):
       x = self.activation(mlp.Dense(width, name=f'hidden_{i}')(x))
-    return layers.readout(x, self.num_outputs, features)
+    return x

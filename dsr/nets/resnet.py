@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dsr import checks
-from dsr.nets import layers, mlp
-from dsr.nets.norms import NORMS
+from dsr.nets import classifier, layers, mlp
 
 _STAGES = 3
 _SMALLEST = 2**(_STAGES - 1)
@@ -44,7 +43,7 @@ class Block(nn.Module):
         shortcut + layers.normed_conv(x, self.features, self.norm, '2'))
 
 
-class ResNet(nn.Module):
+class ResNet(classifier.Classifier):
   """Residual network of `depth` weight layers in three stages.
 
   Attributes:
@@ -56,36 +55,20 @@ class ResNet(nn.Module):
     activation: the `relu` above, hashable; attacks smooth it.
   """
 
-  num_outputs: int
   depth: int = 8
   width: int = 16
   norm: str = 'instance'
   activation: Callable = jax.nn.relu
 
-  def __post_init__(self):
-    checks.at_least('num_outputs', self.num_outputs, 1)
+  def check_attributes(self) -> None:
+    super().check_attributes()
     checks.at_least('depth', self.depth, 8)
     if self.depth % (2 * _STAGES) != 2:
       raise ValueError('`depth` must be two more than a multiple of six, got '
                        f'{self.depth}.')
-    checks.at_least('width', self.width, 1)
-    checks.one_of('norm', self.norm, NORMS)
-    super().__post_init__()
 
-  @nn.compact
-  def __call__(
-      self, x: Float[Array, 'N H W I'], *, features: bool = False
-  ) -> Float[Array, 'N C']:
-    """Outputs before any softmax, or what enters the readout.
-
-    Args:
-      x: images.
-      features: True returns the mean over the last stage (N, F); such a call
-        needs, and under `init` makes, no parameters of the readout.
-
-    Raises:
-      ValueError: `x` is not (N, H, W, C), or too small to be halved twice.
-    """
+  def see(self, x: Float[Array, 'N H W I']) -> Float[Array, 'N ...']:
+    """The mean over the last stage; images need four pixels a side."""
     layers.check_images(x, 'a ResNet', _SMALLEST)
     x = self.activation(layers.normed_conv(x, self.width, self.norm, 'in'))
     for stage in range(_STAGES):
@@ -93,4 +76,4 @@ class ResNet(nn.Module):
         x = Block(self.width * 2**stage, halve=stage > 0 and i == 0,
                   norm=self.norm, activation=self.activation,
                   name=f'stage_{stage}_block_{i}')(x)
-    return layers.readout(jnp.mean(x, (1, 2)), self.num_outputs, features)
+    return jnp.mean(x, (1, 2))

@@ -19,9 +19,7 @@ from flax import linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from dsr import checks
-from dsr.nets import layers, mlp, norms
-from dsr.nets.norms import NORMS
+from dsr.nets import classifier, layers, mlp, norms
 
 _STAGES = 4
 _BLOCKS = 2
@@ -49,7 +47,7 @@ class Block(nn.Module):
     return self.activation(shortcut + h)
 
 
-class ResNet18(nn.Module):
+class ResNet18(classifier.Classifier):
   """ResNet-18 with average pooling.
 
   Attributes:
@@ -60,32 +58,12 @@ class ResNet18(nn.Module):
     activation: the `relu` above, hashable; attacks smooth it.
   """
 
-  num_outputs: int
   width: int = 64
   norm: str = 'instance'
   activation: Callable = jax.nn.relu
 
-  def __post_init__(self):
-    checks.at_least('num_outputs', self.num_outputs, 1)
-    checks.at_least('width', self.width, 1)
-    checks.one_of('norm', self.norm, NORMS)
-    super().__post_init__()
-
-  @nn.compact
-  def __call__(
-      self, x: Float[Array, 'N H W I'], *, features: bool = False
-  ) -> Float[Array, 'N C']:
-    """Outputs before any softmax, or what enters the readout.
-
-    Args:
-      x: images.
-      features: True returns the last stage, flattened to (N, F); such a call
-        needs, and under `init` makes, no parameters of the readout.
-
-    Raises:
-      ValueError: `x` is not (N, H, W, C), too small to be halved three times,
-        or down to one pixel under 'instance', which makes zero of it.
-    """
+  def see(self, x: Float[Array, 'N H W I']) -> Float[Array, 'N ...']:
+    """The last stage; images need 8 pixels a side, or 16 under `instance`."""
     smallest = 2**(_STAGES - 1) * (2 if self.norm == 'instance' else 1)
     layers.check_images(
         x, f'ResNet-18 with norm {self.norm!r}', smallest)
@@ -95,4 +73,4 @@ class ResNet18(nn.Module):
         x = Block(self.width * 2**stage, halve=stage > 0 and i == 0,
                   norm=self.norm, activation=self.activation,
                   name=f'stage_{stage}_block_{i}')(x)
-    return layers.readout(x, self.num_outputs, features)
+    return x

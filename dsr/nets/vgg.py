@@ -8,19 +8,16 @@ Axes: N examples; H, W height and width; I channels in; C outputs; F features.
 """
 from collections.abc import Callable
 
-from flax import linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from dsr import checks
-from dsr.nets import layers
-from dsr.nets.norms import NORMS
+from dsr.nets import classifier, layers
 
 _STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))  # In units of the width.
 _MULTIPLE = 2**len(_STAGES)
 
 
-class VGG11(nn.Module):
+class VGG11(classifier.Classifier):
   """VGG-11 with one dense layer.
 
   Attributes:
@@ -31,32 +28,12 @@ class VGG11(nn.Module):
     activation: after each norm, hashable; attacks smooth it.
   """
 
-  num_outputs: int
   width: int = 64
   norm: str = 'instance'
   activation: Callable = jax.nn.relu
 
-  def __post_init__(self):
-    checks.at_least('num_outputs', self.num_outputs, 1)
-    checks.at_least('width', self.width, 1)
-    checks.one_of('norm', self.norm, NORMS)
-    super().__post_init__()
-
-  @nn.compact
-  def __call__(
-      self, x: Float[Array, 'N H W I'], *, features: bool = False
-  ) -> Float[Array, 'N C']:
-    """Outputs before any softmax, or what enters the readout.
-
-    Args:
-      x: images.
-      features: True returns the last stage, flattened to (N, F); such a call
-        needs, and under `init` makes, no parameters of the readout.
-
-    Raises:
-      ValueError: `x` is not (N, H, W, C), or so small that zeros would more
-        than double it.
-    """
+  def see(self, x: Float[Array, 'N H W I']) -> Float[Array, 'N ...']:
+    """The last stage; images are refused that zeros would more than double."""
     layers.check_images(x, 'VGG-11', _MULTIPLE // 2)
     x = layers.pad_to_multiple(x, _MULTIPLE)
     for stage, sizes in enumerate(_STAGES):
@@ -65,4 +42,4 @@ class VGG11(nn.Module):
             x, size * self.width, self.norm, f'{stage}_{i}')
         x = self.activation(x)
       x = layers.max_pool2x2(x)
-    return layers.readout(x, self.num_outputs, features)
+    return x

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from dsr import checks
-from dsr.probes.attacks import ball, losses, threat as threats, tiles
+from dsr.probes.attacks import ball, losses, starts, tiles
 from dsr.types import PredictFn
 
 
@@ -54,21 +54,16 @@ def pgd(
     ValueError: see `threat.build` and `losses.check`; no step, no restart,
       several restarts without a random start, or no example at a time.
   """
-  predict, threat = threats.build(
-      predict_fn, x, labels, epsilon=epsilon, norm=norm, low=low, high=high,
-      targets=targets)
-  losses.check(loss, threats.num_classes(predict, threat), threat)
-  checks.at_least('steps', steps, 1)
-  checks.at_least('restarts', restarts, 1)
-  if restarts > 1 and not random_start:
-    raise ValueError('`restarts` must be 1 without `random_start`, got '
-                     f'{restarts}.')
+  keys, predict, threat = starts.started(
+      key, predict_fn, x, labels, epsilon=epsilon, norm=norm, steps=steps,
+      restarts=restarts, random_start=random_start, loss=loss, low=low,
+      high=high, targets=targets)
   if step_size is None:
     step_size = 2.5 * threat.epsilon / steps
   else:
     checks.positive('step_size', step_size)
   return _pgd(
-      jax.random.split(key, restarts), predict, threat,
+      keys, predict, threat,
       jnp.asarray(step_size, threat.x.dtype), norm=norm, steps=steps,
       loss=loss, random_start=random_start, stop=stop,
       size=tiles.pick_size(predict, threat, batch_size, stop))
