@@ -10,12 +10,13 @@ from typing import Any, Literal
 from absl import logging
 
 from dsr.probes.corruptions import CORRUPTIONS
-from dsr.runs import contents, jobs, records, screen
+from dsr.runs import compiled, contents, jobs, progress, records, screen
 from dsr.studies.audit import (
     plan as audit_plan,
     report as audit_report,
     robustness,
 )
+from dsr.studies.audit.results import Results
 from dsr.studies.distillation import distill
 
 
@@ -78,18 +79,31 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
+  logging.info('audit of %s: results go to %s', config.dataset, config.workdir)
   plan = audit_plan.make(config)
   todo = list(plan.stages())
-  for i, (name, job, stage, read) in enumerate(todo):
-    logging.info('audit %d of %d: %s', i + 1, len(todo), name)
-    jobs.finished(job, stage, fresh=config.fresh, after=read)
-  page, metrics, paths = audit_report.build(config, plan)
+  with compiled.once():
+    _make(config, todo)
+  logging.info('audit: the report')
+  results = Results(config, plan)
+  metrics = audit_report.metrics(results)
   records.write(
       config.workdir, config=config, contents=contents.of(config),
       metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'parts': {name: job.workdir for name, job, *_ in todo}})
-  paths = audit_report.write(config.workdir, page) + paths
+  page = audit_report.build(results)
+  paths = audit_report.write(results, page)
   screen.show(audit_report.summary(page))
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
+
+
+def _make(config, todo) -> None:
+  """Every part that is not finished, with a word on how long it takes."""
+  told = progress.Progress(
+      'audit', [(audit_plan.kind(name, job), name) for name, job, *_ in todo],
+      audit_plan.SECONDS)
+  for _, job, stage, read in todo:
+    with told.part():
+      jobs.finished(job, told.runs(stage), fresh=config.fresh, after=read)

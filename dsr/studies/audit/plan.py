@@ -23,6 +23,15 @@ _NO_NETWORKS = {'networks': '', 'num_networks': 5, 'network_epochs': None,
                 'network_learning_rate': None, 'protocol': 'condensation'}
 _DP = 'dp'  # The name of all images under DP-SGD.
 _LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
+# Seconds of a part, by `kind`, with the embedded digits on two cores: what is
+# told to be left begins with them, see `dsr.runs.progress`.
+SECONDS = {
+    'sets/random': 3, 'sets/kcenter': 3, 'sets/mfc': 3, 'sets/dm': 12,
+    'sets/kip': 12, 'sets/rkip': 12, 'fits/krr': 1, 'fits/mlp': 3,
+    'fits/dp': 10, 'membership/krr': 3, 'membership/mlp': 4,
+    'membership/set': 1, 'robustness/krr': 5, 'robustness/mlp': 6,
+    'fairness/krr': 1, 'fairness/mlp': 1, 'lira/all': 3, 'lira/random': 5,
+    'lira/kip': 30, 'leakage': 100, 'claims': 1}
 _LEAKS = ('all', 'random', 'kip', 'kip_corrupted', 'rkip', 'mfc')
 
 
@@ -88,6 +97,19 @@ class Plan:
     yield 'claims', self.claims, claims.run, [
         job.workdir for stage in (self.sets, self.membership, self.fairness)
         for job in stage.values()]
+
+
+def kind(name: str, job: Any) -> str:
+  """What a stage of `Plan.stages` has in common with others that take as long.
+
+  Its name with the method or the model in place of the subject: 'sets/kip',
+  'fits/mlp'.
+  """
+  stage, _, label = name.partition(': ')
+  if getattr(job, 'dp_epsilon', 0) and stage == 'fits':
+    return f'{stage}/dp'
+  what = getattr(job, 'method', label.rpartition('/')[2])
+  return f'{stage}/{what}' if what else stage
 
 
 def make(config: Any) -> Plan:
