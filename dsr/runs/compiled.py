@@ -59,7 +59,8 @@ def keep() -> pathlib.Path | None:
   try:
     root = pathlib.Path(chosen or pathlib.Path(home, 'dsr', 'jax')).expanduser()
     folder = root / _processor()
-    folder.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True, mode=0o700)  # What is in it is run.
     if not os.access(folder, os.W_OK):
       raise PermissionError(f'{folder} is not writable')
     _prune(root)

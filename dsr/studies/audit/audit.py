@@ -66,6 +66,9 @@ class Config:
   corruptions: str = ','.join(CORRUPTIONS)
   groups: str = ''  # A .npy, (N_test,): groups of test images, beside classes.
   leak_train: int = 50  # Training images of the reconstruction; 0 for none.
+  # Sets whose networks are attacked for it, see experiments.leakage.
+  leak_methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'
+  leak_regimes: str = 'infinite,linearized'  # Of these networks.
   seed: int = 0  # Of all that is drawn.
   fresh: bool = False  # Whether to repeat the parts that are finished.
   workdir: str = 'out/audit'  # Where the results go.

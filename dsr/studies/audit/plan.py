@@ -32,7 +32,6 @@ SECONDS = {
     'membership/set': 1, 'robustness/krr': 5, 'robustness/mlp': 6,
     'fairness/krr': 1, 'fairness/mlp': 1, 'lira/all': 3, 'lira/random': 5,
     'lira/kip': 30, 'leakage': 100, 'claims': 1}
-_LEAKS = ('all', 'random', 'kip', 'kip_corrupted', 'rkip', 'mfc')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,5 +275,6 @@ def _leakage(config) -> leakage.Config | None:
     return None
   return leakage.Config(
       dataset=config.dataset, data_dir=config.data_dir,
-      num_train=config.leak_train, methods=','.join(_LEAKS), seed=config.seed,
+      num_train=config.leak_train, methods=config.leak_methods,
+      regimes=config.leak_regimes, seed=config.seed,
       workdir=str(pathlib.Path(config.workdir) / 'leakage'))

@@ -115,9 +115,15 @@ def load_problem(
 @functools.lru_cache(maxsize=4)
 def _problem(dataset, data_dir, transform, images_per_class, max_train,
              validation, seed):
-  return problem_lib.prepare(
+  problem = problem_lib.prepare(
       dataset, data_dir=data_dir, transform=transform, max_train=max_train,
       images_per_class=images_per_class, validation=validation, seed=seed)
+  if images_per_class == 1:
+    return problem
+  # Fitted to the same images, whatever the size of the set. One function for
+  # all sizes, so that programs of models which contain it are shared.
+  one = _problem(dataset, data_dir, transform, 1, max_train, validation, seed)
+  return problem._replace(transform=one.transform)
 
 
 def outsiders(problem: problem_lib.Problem) -> tuple[Dataset, str]:
