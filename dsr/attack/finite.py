@@ -31,7 +31,7 @@ from dsr.attack import features, prior as prior_lib, projection, span
 from dsr.attack.drive import drive
 from dsr.attack.finite_config import DEFAULT, GRADIENTS, Config, check
 from dsr.attack.ntk_limit import num_candidates
-from dsr.attack.release import Released, public_of
+from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
 from dsr.nets import MLP
 from dsr.types import Solver
@@ -192,6 +192,14 @@ def explain(
   return projection.project_full(k, v, jitter=jitter)
 
 
+class _Range(NamedTuple):
+  """The hashable part of a release that penalties read."""
+
+  input_shape: tuple[int, ...]
+  low: tuple
+  high: tuple
+
+
 def reconstruct(
     key: Key[Array, ''], released: Released, config: Config = DEFAULT, *,
     workdir=None, progress: bool = True, on_chunk: Callable | None = None
@@ -218,8 +226,8 @@ def reconstruct(
   """
   data = prepare(released, config)
   num = num_candidates(released, config.ratio or 2.0)
-  prior = config.prior
-  prior_of = public_of(released, with_range=bool(prior.box or prior.project))
+  prior_of = _Range(released.input_shape, _nested(released.low),
+                    _nested(released.high))
   solver = _finite(released.module, released.input_shape, num, config, prior_of)
   driven = drive(
       key, solver, data, steps=config.steps, name='finite',
@@ -245,3 +253,9 @@ def reconstruct(
       {'gains': gains[order], 'labels': labels[order],
        'seed_losses': driven.losses,
        'subspace': 0 if data.axes is None else len(data.axes)})
+
+
+def _nested(end):
+  """An array as nested tuples, which hash."""
+  end = np.asarray(end)
+  return tuple(map(_nested, end)) if end.ndim else float(end)

@@ -17,13 +17,11 @@ many random ones, where the residual is large (a step of matching pursuit).
 Axes: M candidates, C outputs, D numbers in an input.
 """
 from collections.abc import Callable
-import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 import optax
@@ -32,7 +30,7 @@ from dsr import checks
 from dsr.attack import prior as prior_lib, projection, scale
 from dsr.attack.drive import drive
 from dsr.attack.prior import Prior
-from dsr.attack.release import Released, public_of
+from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction, noise
 from dsr.types import KernelFn, Solver
 
@@ -76,18 +74,6 @@ class Config(NamedTuple):
 
 
 DEFAULT = Config()
-
-
-class Data(NamedTuple):
-  """What the steps read of a victim; no program has it compiled in.
-
-  Attributes:
-    query: f_T - f_0, (M, ...) -> (M, C), a `Partial`.
-    norm_squared: see `Config`.
-  """
-
-  query: Partial
-  norm_squared: Float[Array, '']
 
 
 class State(NamedTuple):
@@ -140,26 +126,10 @@ def check(released: Released, config: Config) -> None:
   prior_lib.check(config.prior, released)
 
 
-def prepare(released: Released, config: Config) -> Data:
-  """What the steps read, from the release.
-
-  Raises:
-    ValueError: see `check`.
-  """
-  check(released, config)
-  query = released.query
-  if not isinstance(query, Partial):
-    query = Partial(query)
-  return Data(query, jnp.asarray(config.norm_squared, float))
-
-
 def ntk_limit(
     released: Released, kernel_fn: KernelFn, config: Config = DEFAULT
 ) -> Solver:
-  """Builds the solver: `init(key, Data)`, `step(state, Data)`.
-
-  The same one for victims that differ in `Data` alone, so that what is
-  compiled for one serves for all.
+  """Builds the solver: `init(key, None)`, `step(state, None)`.
 
   Args:
     released: with a query.
@@ -170,37 +140,28 @@ def ntk_limit(
     ValueError: see `check`.
   """
   check(released, config)
-  prior = config.prior
-  public = public_of(
-      released, with_range=bool(prior.box or prior.project))
-  return _solver(
-      kernel_fn, num_candidates(released, config.ratio), public,
-      config._replace(norm_squared=0.0, tolerance=0.0, num_seeds=1))
-
-
-@functools.lru_cache(maxsize=16)
-def _solver(kernel_fn, num, public, config) -> Solver:
+  num = num_candidates(released, config.ratio)
   optimizer = optax.adam(optax.cosine_decay_schedule(
       config.learning_rate, config.steps, alpha=config.last_rate))
 
   def init(key, data) -> State:
     del data
     key, key_start = jax.random.split(key)
-    x = noise(key_start, public, num, scale=config.start_scale,
+    x = noise(key_start, released, num, scale=config.start_scale,
               dtype=config.dtype)
     return State(x, optimizer.init(x), key, jnp.zeros((), jnp.int32))
 
-  def loss_fn(x, data):
+  def loss_fn(x):
     at = projection.project(
-        kernel_fn(x), data.query(x), jitter=config.jitter)
-    loss = data.norm_squared - at.explained
-    return loss + prior_lib.penalty(config.prior, public, x), at
+        kernel_fn(x), released.query(x), jitter=config.jitter)
+    loss = config.norm_squared - at.explained
+    return loss + prior_lib.penalty(config.prior, released, x), at
 
-  def restart(x, opt_state, key, at, data):
+  def restart(x, opt_state, key, at):
     """Draws negligible candidates anew, where the residual is large."""
-    pool = noise(key, public, _POOL * num, scale=config.start_scale,
+    pool = noise(key, released, _POOL * num, scale=config.start_scale,
                  dtype=x.dtype)
-    left = data.query(pool) - jnp.matmul(
+    left = released.query(pool) - jnp.matmul(
         kernel_fn(pool, x).astype(at.duals.dtype), at.duals,
         precision='highest')
     worth = jnp.sum(left**2, axis=1) / kernel_fn.diag(pool)
@@ -214,11 +175,12 @@ def _solver(kernel_fn, num, public, config) -> Solver:
         opt_state)
     return fresh(best[place], x), opt_state, jnp.sum(drop, dtype=jnp.int32)
 
-  def step(state: State, data: Data) -> tuple[State, Info]:
+  def step(state: State, data) -> tuple[State, Info]:
+    del data
     x, opt_state, key, count = state
-    (loss, at), gradient = jax.value_and_grad(loss_fn, has_aux=True)(x, data)
+    (loss, at), gradient = jax.value_and_grad(loss_fn, has_aux=True)(x)
     updates, opt_state = optimizer.update(gradient, opt_state, x)
-    x = prior_lib.project(config.prior, public, x + updates)
+    x = prior_lib.project(config.prior, released, x + updates)
     restarted = jnp.zeros((), jnp.int32)
     count = count + 1
     if config.restart_every:
@@ -226,7 +188,7 @@ def _solver(kernel_fn, num, public, config) -> Solver:
       due = ((count % config.restart_every == 0)
              & (count <= config.restart_until * config.steps))
       x, opt_state, restarted = jax.lax.cond(
-          due, lambda: restart(x, opt_state, key_pool, at, data),
+          due, lambda: restart(x, opt_state, key_pool, at),
           lambda: (x, opt_state, restarted))
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(x))
     return State(x, opt_state, key, count), Info(loss, finite, restarted)
@@ -269,18 +231,23 @@ def reconstruct(
     ValueError: see `check`.
     FloatingPointError: the loss is not finite.
   """
-  solver, data = ntk_limit(released, kernel_fn, config), prepare(
-      released, config)
+  solver = ntk_limit(released, kernel_fn, config)
   known = config.norm_squared > 0
   driven = drive(
-      key, solver, data, steps=config.steps, name='ntk_limit',
+      key, solver, None, steps=config.steps, name='ntk_limit',
       num_seeds=config.num_seeds, workdir=workdir, progress=progress,
       tolerance=config.tolerance * config.norm_squared if known else None,
       fingerprint=f'{config!r} {kernel_fn.name}', on_chunk=on_chunk)
 
+  @jax.jit  # One program: op by op this would take seconds to compile.
+  def summary(x):
+    at = projection.project(
+        kernel_fn(x), released.query(x), jitter=config.jitter)
+    once, twice = kernel_fn(x[:1], x[:1]), kernel_fn(2 * x[:1], x[:1])
+    return at.explained, at.duals, projection.gains(at), twice / once
+
   x = np.asarray(driven.state.x)
-  explained, duals, gains, growth = map(np.asarray, _summary(
-      kernel_fn, data.query, driven.state.x, config.jitter))
+  explained, duals, gains, growth = map(np.asarray, summary(driven.state.x))
   order = np.argsort(-gains, kind='stable')
   x, duals = x[order], duals[order]
   free = bool(abs(growth - 2) < 1e-4)  # k(2 x, x) = 2 k(x, x): no biases.
@@ -289,11 +256,3 @@ def reconstruct(
       scale.fill_range(released, x) if free else x, duals, loss, driven.curve,
       driven.status, {'gains': gains[order], 'scale_free': free,
                       'seed_losses': driven.losses})
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _summary(kernel_fn, query, x, jitter):
-  """(explained, duals, gains, k(2 x, x) / k(x, x) of the first candidate)."""
-  at = projection.project(kernel_fn(x), query(x), jitter=jitter)
-  once, twice = kernel_fn(x[:1], x[:1]), kernel_fn(2 * x[:1], x[:1])
-  return at.explained, at.duals, projection.gains(at), twice / once

@@ -141,32 +141,6 @@ def parameters(
       module=module, theta_0=theta_0, theta_T=theta_T, linearised=linearised)
 
 
-class Public(NamedTuple):
-  """What starts and penalties read of a `Released`, in values that hash."""
-
-  input_shape: tuple[int, ...]
-  low: tuple | float
-  high: tuple | float
-
-
-def public_of(released: Released, *, with_range: bool) -> Public:
-  """The hashable part of a release, for solvers that are made once.
-
-  Args:
-    released: what the attacker gets.
-    with_range: whether the pixel range is read; otherwise it is left out, as
-      it differs between sets of one shape.
-  """
-  ends = (released.low, released.high) if with_range else (-np.inf, np.inf)
-  return Public(tuple(released.input_shape), *map(_nested, ends))
-
-
-def _nested(end):
-  """An array as nested tuples, which hash."""
-  end = np.asarray(end)
-  return tuple(map(_nested, end)) if end.ndim else float(end)
-
-
 def with_noise(
     key: Key[Array, ''], released: Released, scale: float) -> Released:
   r"""theta_T + scale N(0, 1): a defence that the owner may try.

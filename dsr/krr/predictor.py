@@ -62,8 +62,7 @@ def predict_in_tiles(
     ValueError: `tile` is not a positive integer.
   """
   checks.at_least('tile', tile, 1)
-  # A Partial of a Partial would be another function, hence a program, a model.
-  if not isinstance(predict_fn, (Regressor, jax.tree_util.Partial)):
+  if not isinstance(predict_fn, Regressor):
     predict_fn = jax.tree_util.Partial(predict_fn)
   rows, tile = x.shape[0], min(tile, x.shape[0])
   starts = [*range(0, rows - tile, tile), rows - tile]
