@@ -118,22 +118,6 @@ def test_tiles_compile_once():
   assert sizes == [6]
 
 
-def test_models_of_one_form_share_a_program_in_tiles():
-  sizes = []
-
-  def run(predict_fn, x):
-    sizes.append(x.shape[0])
-    return predict_fn(x)
-
-  data, x_test = _data()
-  for scale in (1, 2):
-    predict_fn = krr.fit(GAUSSIAN, data._replace(y=scale * data.y))
-    found = krr.predict_in_tiles(
-        jax.tree_util.Partial(run, predict_fn), x_test, tile=5)
-    np.testing.assert_allclose(found, predict_fn(x_test), rtol=1e-12)
-  assert sizes == [5]
-
-
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 @pytest.mark.parametrize('overwrite', [False, True])
 def test_fit_gram_meets_fit(dtype, overwrite):
