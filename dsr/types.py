@@ -22,7 +22,7 @@ class Dataset:
   """Labelled images on the host, as read from disk: NumPy, never traced.
 
   Attributes:
-    x: (N, H, W, C) float32 pixels in [0, 1].
+    x: (N, H, W, C) float32 pixels in [0, 1], or a table (N, D) of numbers.
     y: (N,) int32 class indices in [0, num_classes).
     num_classes: number of classes the labels may take (a subset keeps all).
     name: what `dsr.data.load` was asked for.

@@ -12,8 +12,9 @@ was a member; what withstands attacks and corruptions; and of a small training
 set, what do networks give back of it? (arXiv:2305.03355, arXiv:2302.01428.)
 
 A set of one's own is an .npz with `images` and `labels`, see
-`experiments.subjects.from_file`. Every part is a run of its own with a record
-and a command; finished parts are kept, so an audit that was stopped goes on.
+`dsr.studies.audit.subjects.from_file`. Every part is a run of its own with a
+record and a command; finished parts are kept, so an audit that was stopped goes
+on.
 
 Writes to the workdir: `report.html` (one file, opens from disk), `report.md`,
 `table.csv`, pictures as PNG and SVG, `record.json`, and a folder for each set.

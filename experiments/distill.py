@@ -5,7 +5,7 @@ r"""Distils a dataset and says what the result is worth.
 
 Methods that learn: kip, rkip, rkip_finite, label_solve, dm. Those that choose
 real images: random, herding, kcenter, kmedoids, el2n, mfc (minimal finite
-covering). README.md has a table of commands with device, time and numbers.
+covering). `notebooks/results.md` has commands with device, time and numbers.
 
 Writes to the workdir: `distilled.npz` (pixels, inputs, targets, labels; for
 chosen images their rows, for mfc weights and certificate), `images.png` (pixel

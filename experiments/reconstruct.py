@@ -8,7 +8,7 @@ values are released; a finite one, linearized or standard, of which parameters
 are. `--victim` takes the workdir of `experiments.train` instead of training.
 `--sweep` goes through `--widths` and `--nums`; `--compare=published` lets
 another attack race on the same victim, with `--regime=both` on a linearized
-victim and on a standard one. README.md has times and numbers.
+victim and on a standard one. `notebooks/results.md` has times and numbers.
 
 Writes to the workdir: `reconstructions.png` (pairs, best first), `curve.png`,
 `outliers.png`, `reconstruction.npz` and `record.json`. A finished run is kept

@@ -265,9 +265,13 @@ def test_gradient_flow_ends_at_ridge_regression():
 
 def test_accuracy_and_mse():
   outputs = jnp.asarray([[1.0, 0.0], [0.2, 0.3], [jnp.nan, 5.0], [2.0, 1.0]])
-  assert krr.accuracy(outputs, np.array([0, 1, 1, 1])) == 0.5
+  # The row with NaN is of the class that argmax names: NaN, or 5.0.
+  for guess in (0, 1):
+    assert krr.accuracy(outputs, np.array([0, 1, guess, 1])) == 0.5
   signs = jnp.asarray([[0.3], [-2.0], [4.0]])
   assert krr.accuracy(signs, np.array([1, 0, 1])) == 1
+  signs = signs.at[1].set(jnp.nan)
+  assert krr.accuracy(signs, np.array([1, 0, 1])) == jnp.asarray(2 / 3)
   assert krr.mse(jnp.asarray([[1.0, 2.0]]), jnp.asarray([[0.0, 4.0]])) == 2.5
 
 

@@ -333,6 +333,32 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
   assert run().steps_done == 2
 
 
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(tmp_path, caplog):
+  run = lambda steps: loop.run(
+      _count_down, jnp.asarray(0), jnp.asarray(100), num_steps=steps, chunk=2,
+      checkpoint_every=2, workdir=tmp_path)
+  whole = run(8)
+  kept = sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()
+                if p.name.isdigit())
+  assert kept[-1] == 8
+  for path in (tmp_path / 'checkpoints' / '8').rglob('*'):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[:20])
+  again = run(8)
+  assert again.status == Status.FINISHED
+  np.testing.assert_array_equal(again.infos.loss, whole.infos.loss)
+  assert int(again.state) == int(whole.state)
+
+
+def test_the_first_step_that_broke_is_told():
+  def step(state, data):
+    loss = jnp.where(state == 5, jnp.nan, 1.0)
+    return state + 1, Info(loss, jnp.isfinite(loss))
+
+  result = loop.run(step, jnp.asarray(0), jnp.asarray(0), num_steps=9, chunk=4)
+  assert (result.status, result.broken_at) == (Status.NOT_FINITE, 5)
+
+
 @pytest.mark.errors
 def test_bad_arguments_are_named_before_any_step(tmp_path):
   def step(state, data):

@@ -4,39 +4,46 @@ A name is one of `known()` or a path ending in '.npz', and may carry a choice
 of classes: 'mnist[3,8]' or 'cifar10[0:5]' (classes 0 to 4), relabelled 0, 1...
 Pixels are float32 in [0, 1]; eight-bit ones are exactly uint8 / 255.
 """
-import contextlib
-import hashlib
+from collections.abc import Callable
+import functools
 import os
-import pathlib
 import re
-import tempfile
 from typing import NamedTuple
-import zipfile
 
 import jax
 import numpy as np
 
 from dsr import checks
-from dsr.data import tasks
+from dsr.data import arrays as arrays_lib, files, prepared, tasks
+from dsr.data.arrays import Splits
 from dsr.types import Dataset
 
-# Read through TensorFlow Datasets; name -> number of classes.
-_TFDS = {'mnist': 10, 'fashion_mnist': 10, 'cifar10': 10, 'cifar100': 100,
-         'svhn_cropped': 10}
 _ARRAYS = ('x_train', 'y_train', 'x_test', 'y_test')
 _DIGITS_TEST_FRACTION = 0.2
 
 
-class Splits(NamedTuple):
-  """A dataset's training and test parts."""
+class Source(NamedTuple):
+  """A line of the table.
 
-  train: Dataset
-  test: Dataset
+  Attributes:
+    load: (*, data_dir, cache_dir, seed) -> `Splits`, all three as of `load`.
+    help: in a line.
+  """
+
+  load: Callable[..., Splits]
+  help: str
 
 
 def known() -> tuple[str, ...]:
   """The names that `load` takes, besides paths and choices of classes."""
-  return ('digits', *_TFDS, *tasks.BINARY)
+  return (*SOURCES, *tasks.BINARY)
+
+
+def describe() -> str:
+  """The datasets, a line each, for `--help`."""
+  lines = [f'{name}: {source.help}' for name, source in SOURCES.items()]
+  return 'datasets: ' + '; '.join(lines) + (
+      f'; tasks of two classes: {", ".join(tasks.BINARY)}; or an .npz file')
 
 
 def load(
@@ -55,8 +62,9 @@ def load(
 
   Args:
     name: one of `known()`, or the path of an `.npz` file with the arrays
-      x_train, x_test, (N, H, W) or (N, H, W, C), uint8 or float in [0, 1], and
-      y_train, y_test, (N,) integers from 0 on. Either may be followed by
+      x_train, x_test, images (N, H, W) or (N, H, W, C), uint8 or float in
+      [0, 1], or tables (N, D) of any numbers, and y_train, y_test, (N,)
+      integers from 0 on. Either may be followed by
       classes in brackets.
     data_dir: TFDS folder that holds the prepared set; nothing is downloaded
       to it. By default $TFDS_DATA_DIR or ~/tensorflow_datasets, where a missing
@@ -83,11 +91,10 @@ def load(
     splits = load(source, data_dir=data_dir, cache_dir=cache_dir)
     splits = Splits(*(tasks.binary(s, positive, base) for s in splits))
   elif base.endswith('.npz'):
-    splits = _load_npz(pathlib.Path(base).expanduser())
-  elif base == 'digits':
-    splits = _load_digits(seed)
-  elif base in _TFDS:
-    splits = _load_tfds(base, data_dir, cache_dir)
+    splits = _load_npz(base)
+  elif base in SOURCES:
+    splits = SOURCES[base].load(
+        data_dir=data_dir, cache_dir=cache_dir, seed=seed)
   else:
     raise ValueError(
         f'`name` must be one of {", ".join(known())}, any of these with '
@@ -116,9 +123,10 @@ def _parse(name):
   return match[1], classes
 
 
-def _load_digits(seed):
+def _load_digits(*, data_dir, cache_dir, seed):
   import sklearn.datasets
 
+  del data_dir, cache_dir  # It comes with scikit-learn.
   raw = sklearn.datasets.load_digits()
   x = (raw.images[..., None] / 16).astype(np.float32)  # 17 grey levels: exact.
   whole = Dataset(x, raw.target.astype(np.int32), 10, 'digits')
@@ -127,19 +135,16 @@ def _load_digits(seed):
 
 
 def _load_npz(path):
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {name: file[name] for name in _ARRAYS if name in file}
-  except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-    raise ValueError(f'`name` must be a readable .npz file: {error}') from error
+  arrays = files.read_npz('name', path, only=_ARRAYS)
   missing = [name for name in _ARRAYS if name not in arrays]
   if missing:
     raise ValueError(
         f'`name` must be a file with the arrays {", ".join(_ARRAYS)}; '
-        f'{str(path)!r} lacks {", ".join(missing)}.')
-  x_train, y_train, x_test, y_test = arrays.values()
-  x_train, x_test = _pixels('x_train', x_train), _pixels('x_test', x_test)
-  checks.images('x_test', x_test, shape=x_train.shape[1:])
+        f'{path!r} lacks {", ".join(missing)}.')
+  x_train, y_train, x_test, y_test = (arrays[name] for name in _ARRAYS)
+  x_train, x_test = (arrays_lib.pixels(name, x) for name, x in (
+      ('x_train', x_train), ('x_test', x_test)))
+  checks.inputs('x_test', x_test, like=x_train)
   for name, y in (('y_train', y_train), ('y_test', y_test)):
     checks.labels(name, y, np.iinfo(np.int32).max)
   checks.same_rows(x_train=x_train, y_train=y_train)
@@ -152,125 +157,18 @@ def _load_npz(path):
         f'`y_train` must have every class from 0 to {present[-1]}, '
         f'got no example of class {empty}.')
   checks.labels('y_test', y_test, num_classes)
-  return _splits([x_train, y_train, x_test, y_test], num_classes, str(path))
+  return arrays_lib.splits(
+      [x_train, y_train, x_test, y_test], num_classes, path)
 
 
-def _load_tfds(name, data_dir, cache_dir):
-  folder = pathlib.Path(
-      data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  ).expanduser().resolve()
-  if not _prepared(folder, name):
-    if data_dir is not None:
-      raise ValueError(
-          f'`data_dir` must hold the prepared set {name!r}, but there is no '
-          f'{folder / name}/<version>/dataset_info.json. {_advice(name)}')
-    _download(name, folder)
-  cache = pathlib.Path(
-      cache_dir or os.environ.get('DSR_CACHE_DIR') or '~/.cache/dsr'
-  ).expanduser()
-  path = cache / f'{name}-{_fingerprint(folder, name)}.npz'
-  if path.exists():
-    with np.load(path, allow_pickle=False) as file:
-      arrays = [file[array] for array in _ARRAYS]
-  else:
-    arrays = _decode_tfds(name, folder)
-    _save(path, dict(zip(_ARRAYS, arrays)))
-  arrays[0], arrays[2] = (_pixels('x', x) for x in (arrays[0], arrays[2]))
-  return _splits(arrays, _TFDS[name], name)
+def _load_tfds(name, *, data_dir, cache_dir, seed):
+  del seed  # These sets have a test set of their own.
+  return prepared.load(name, data_dir, cache_dir)
 
 
-def _prepared(folder, name):
-  """TFDS writes this file last, so it marks a version that is complete."""
-  return sorted((folder / name).glob('*/dataset_info.json'))
-
-
-def _fingerprint(folder, name):
-  """Changes with the folder and with what was prepared in it."""
-  infos = [(str(p), p.stat().st_size, p.stat().st_mtime_ns)
-           for p in _prepared(folder, name)]
-  return hashlib.sha256(repr((str(folder), infos)).encode()).hexdigest()[:12]
-
-
-def _decode_tfds(name, folder):
-  """The four arrays as TFDS stores them: uint8 images, integer labels."""
-  tfds = _import_tfds()
-  arrays = []
-  for part in ('train', 'test'):
-    arrays += tfds.as_numpy(tfds.load(
-        name, split=part, data_dir=str(folder), download=False, batch_size=-1,
-        as_supervised=True, shuffle_files=False))
-  return arrays
-
-
-def _download(name, folder):
-  tfds = _import_tfds()
-  try:
-    tfds.builder(name, data_dir=str(folder)).download_and_prepare()
-  except Exception as error:  # TFDS, HTTP and disk errors have no common base.
-    raise ValueError(
-        f'{name!r} is not in {folder} and could not be downloaded '
-        f'({error}). {_advice(name)}') from error
-
-
-def _import_tfds():
-  try:
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise ImportError(
-        'The first load of a TFDS set (mnist, cifar10, ...) needs TensorFlow '
-        'and TensorFlow Datasets, which the extra `datasets` has: '
-        "pip install -e '.[datasets]'. `digits` and .npz files need neither."
-    ) from error
-  # Refused only if TensorFlow runs already; then its share is taken anyway.
-  with contextlib.suppress(RuntimeError):
-    tf.config.set_visible_devices([], 'GPU')
-  return tfds
-
-
-def _advice(name):
-  return (
-      'To get it, run `python -c "import tensorflow_datasets as tfds; '
-      f'tfds.load(\'{name}\', data_dir=\'FOLDER\')"` where there is a network '
-      "and `pip install -e '.[datasets]'` was run, and give that folder as "
-      '`data_dir`.')
-
-
-def _save(path, arrays):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      np.savez(file, **arrays)
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise
-
-
-def _pixels(name, x):
-  """Images as (N, H, W, C) float32 in [0, 1], checked."""
-  if x.ndim == 3:
-    x = x[..., None]
-  if x.dtype == np.uint8:
-    x = x.astype(np.float32)
-    x /= np.float32(255)
-    checks.images(name, x)
-    return x
-  if not np.issubdtype(x.dtype, np.floating):
-    raise ValueError(
-        f'`{name}` must be uint8, or float in [0, 1], got {x.dtype}.')
-  checks.images(name, x)
-  checks.finite(name, x)
-  if x.min() < 0 or x.max() > 1:
-    raise ValueError(
-        f'`{name}` must be uint8, or float in [0, 1], '
-        f'got {x.dtype} from {x.min():.4g} to {x.max():.4g}.')
-  return x.astype(np.float32)
-
-
-def _splits(arrays, num_classes, name):
-  x_train, y_train, x_test, y_test = arrays
-  return Splits(
-      Dataset(x_train, y_train.astype(np.int32), num_classes, name),
-      Dataset(x_test, y_test.astype(np.int32), num_classes, name))
+SOURCES: dict[str, Source] = {
+    'digits': Source(_load_digits, '1,797 digits of 8 x 8 pixels, embedded'),
+    **{name: Source(functools.partial(_load_tfds, name),
+                    f'of TensorFlow Datasets, {classes} classes')
+       for name, classes in prepared.NUM_CLASSES.items()},
+}

@@ -7,6 +7,7 @@ their input. `invert(apply(x))` is x to rounding.
 Axes: N examples; H, W, C image; D = H W C features.
 """
 from collections.abc import Callable, Iterator
+import functools
 import math
 from typing import NamedTuple
 
@@ -22,19 +23,22 @@ class Transform(NamedTuple):
   """An invertible map of examples.
 
   Attributes:
-    apply: pixels (N, H, W, C) -> preprocessed examples (N, ...).
+    apply: pixels (N, H, W, C), or tables (N, D), -> preprocessed examples.
     invert: back to pixels.
     name: how records and messages call it.
+    parts: (name, numbers) of each step, from which `dsr.data.distilled` makes
+      the transform again.
   """
 
   apply: Callable
   invert: Callable
   name: str
+  parts: tuple[tuple[str, dict[str, np.ndarray]], ...] = ()
 
 
 def identity() -> Transform:
   """x -> x."""
-  return Transform(jnp.asarray, jnp.asarray, 'none')
+  return Transform(jnp.asarray, jnp.asarray, 'none', (('none', {}),))
 
 
 def flatten(shape: tuple[int, ...]) -> Transform:
@@ -63,7 +67,7 @@ def remove_mean(x) -> Transform:
   """
   x = _images(x)
   mean, _ = _channel_moments(x)
-  return _affine(mean, np.ones_like(mean), 'mean')
+  return affine(mean, np.ones_like(mean), 'mean')
 
 
 def standardise(x) -> Transform:
@@ -75,7 +79,7 @@ def standardise(x) -> Transform:
   Raises:
     ValueError: `x` is not a finite floating (N, H, W, C) array.
   """
-  return _affine(*_channel_moments(_images(x)), 'standardise')
+  return affine(*_channel_moments(_images(x)), 'standardise')
 
 
 def zca(x, *, reg: float = 0.1) -> Transform:
@@ -103,7 +107,6 @@ def zca(x, *, reg: float = 0.1) -> Transform:
   checks.positive('reg', reg)
   x = _images(x)
   moments = _channel_moments(x)
-  channels = _affine(*moments, 'standardise')
   mean, covariance = _pixel_moments(x, *moments)
   eigenvalues, basis = np.linalg.eigh(covariance)
   eigenvalues = np.maximum(eigenvalues, 0)  # Negative ones are rounding.
@@ -112,7 +115,23 @@ def zca(x, *, reg: float = 0.1) -> Transform:
   root = np.sqrt(eigenvalues + reg * eigenvalues.mean())
   whiten = (basis / root) @ basis.T
   colour = (basis * root) @ basis.T
-  flat = flatten(x.shape[1:])
+  return whitening(*moments, mean, whiten, colour, x.shape[1:])
+
+
+def whitening(channel_mean, channel_std, mean, whiten, colour,
+              shape: tuple[int, ...]) -> Transform:
+  """The map of `zca` from its numbers.
+
+  Args:
+    channel_mean: (C,).
+    channel_std: (C,).
+    mean: (1, D) of the standardised pixels.
+    whiten: (D, D).
+    colour: (D, D), its inverse.
+    shape: of an example.
+  """
+  channels = affine(channel_mean, channel_std, 'standardise')
+  flat = flatten(shape)
 
   def apply(x):
     z = flat.apply(channels.apply(x)) - jnp.asarray(mean, x.dtype)
@@ -122,7 +141,9 @@ def zca(x, *, reg: float = 0.1) -> Transform:
     z = _matmul(flat.apply(x), colour) + jnp.asarray(mean, x.dtype)
     return channels.invert(flat.invert(z))
 
-  return Transform(apply, invert, 'zca')
+  return Transform(apply, invert, 'zca', (('zca', {
+      'channel_mean': channel_mean, 'channel_std': channel_std, 'mean': mean,
+      'whiten': whiten, 'colour': colour, 'shape': np.asarray(shape)}),))
 
 
 def chain(*transforms: Transform) -> Transform:
@@ -140,7 +161,8 @@ def chain(*transforms: Transform) -> Transform:
       x = transform.invert(x)
     return x
 
-  return Transform(apply, invert, '+'.join(t.name for t in transforms))
+  return Transform(apply, invert, '+'.join(t.name for t in transforms),
+                   sum((t.parts for t in transforms), ()))
 
 
 _FACTORIES = {
@@ -195,24 +217,47 @@ def map_host(fn: Callable, x, *, batch_size: int = 5000) -> np.ndarray:
   return out
 
 
-def _affine(mean, scale, name):
-  """(x - mean) / scale by channel."""
+def affine(mean, scale, name: str) -> Transform:
+  """(x - mean) / scale by channel (C,) of images, or by column of tables.
+
+  The same one for equal numbers: `jax.jit` tells functions apart by identity,
+  so that runs on equal data share what is compiled.
+  """
+  return _affine(name, *(
+      (a.tobytes(), a.dtype.str) for a in map(np.asarray, (mean, scale))))
+
+
+@functools.lru_cache(maxsize=16)
+def _affine(name, *ends):
+  mean, scale = (np.frombuffer(*end) for end in ends)
   channels = len(mean)
-  mean, scale = (a.reshape(1, 1, 1, channels) for a in (mean, scale))
+
+  def numbers(x):
+    if x.ndim == 2:
+      checks.features('x', x, dim=channels)
+    else:
+      checks.images('x', x, shape=(*x.shape[1:3], channels))
+    return (jnp.asarray(a.reshape((1,) * (x.ndim - 1) + (channels,)), x.dtype)
+            for a in (mean, scale))
 
   def apply(x):
-    checks.images('x', x, shape=(*x.shape[1:3], channels))
-    return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(scale, x.dtype)
+    m, s = numbers(x)
+    return (x - m) / s
 
   def invert(x):
-    checks.images('x', x, shape=(*x.shape[1:3], channels))
-    return x * jnp.asarray(scale, x.dtype) + jnp.asarray(mean, x.dtype)
+    m, s = numbers(x)
+    return x * s + m
 
-  return Transform(apply, invert, name)
+  return Transform(apply, invert, name,
+                   ((name, {'mean': mean, 'scale': scale}),))
 
 
 def _images(x) -> np.ndarray:
-  checks.images('x', x)
+  """Images (N, H, W, C) or a table (N, D), whose columns are its channels."""
+  if getattr(x, 'ndim', None) == 2:
+    checks.features('x', x)
+  else:
+    checks.images('x', x)
   checks.finite('x', x)
   return np.asarray(x)
 
@@ -225,8 +270,9 @@ def _blocks(x) -> Iterator[np.ndarray]:
 def _channel_moments(x):
   """Mean and deviation (C,) in float64; deviation 1 for constant channels."""
   count = x[..., 0].size
-  mean = sum(b.sum((0, 1, 2)) for b in _blocks(x)) / count
-  square = sum(((b - mean)**2).sum((0, 1, 2)) for b in _blocks(x)) / count
+  axes = tuple(range(x.ndim - 1))
+  mean = sum(b.sum(axes) for b in _blocks(x)) / count
+  square = sum(((b - mean)**2).sum(axes) for b in _blocks(x)) / count
   std = np.sqrt(square)
   # What lies below the resolution of float32 is rounding, not variation.
   varies = std > np.finfo(np.float32).eps * np.abs(mean)

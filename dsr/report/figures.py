@@ -1,8 +1,9 @@
 """Figures: grids of images, pairs, curves, scatter plots and those of an audit.
 
 Arrays come in and a file comes out; `dsr.report` is the only room that draws.
-Images in a grid are (R, K, H, W, C): R rows (classes), K images a row, C = 1
-(grey) or 3 (RGB). Each pixel is a crisp square, never resampled.
+Images in a grid are (R, K, H, W, C): R rows (classes), K images a row. One
+channel is grey and three are RGB; of more the first three are drawn, of two the
+first, and the title says so. Each pixel is a crisp square, never resampled.
 """
 from collections.abc import Mapping, Sequence
 import os
@@ -99,6 +100,7 @@ def pairs(
   """
   checks.at_least('per_row', per_row, 1)
   checks.at_least('max_pairs', max_pairs, 1)
+  title = _noted(title, np.shape(originals))
   images = _check_pairs(originals, reconstructions, errors)
   errors = np.asarray(errors, dtype=float)
   total = len(errors)
@@ -172,6 +174,8 @@ def neighbours(
 
 def _draw_grids(path, grids, row_labels, title, rescale):
   """Composes all images on one canvas at a whole-number scale, then letters."""
+  if grids:
+    title = _noted(title, np.shape(next(iter(grids.values()))))
   grids = {name: _pixels(f'images {name}'.strip(), grid, rescale)
            for name, grid in grids.items()}
   _check_grids(grids, row_labels)
@@ -211,9 +215,10 @@ def _draw_grids(path, grids, row_labels, title, rescale):
 
 def _pixels(name, images, rescale):
   images = np.asarray(images, dtype=float)
-  if images.ndim != 5 or images.shape[-1] not in (1, 3) or not images.size:
-    raise ValueError(f'`{name}` must have shape (R, K, H, W, C) with C = 1 or '
-                     f'3, got {images.shape}.')
+  if images.ndim != 5 or not images.size:
+    raise ValueError(f'`{name}` must have shape (R, K, H, W, C), got '
+                     f'{images.shape}.')
+  images = images[..., :3 if images.shape[-1] >= 3 else 1]
   if not np.isfinite(images).all():
     raise ValueError(f'`{name}` must be finite, got NaN or infinity.')
   if rescale:
@@ -221,6 +226,15 @@ def _pixels(name, images, rescale):
     span = images.max(axis=(2, 3, 4), keepdims=True) - low
     images = (images - low) / np.where(span == 0, 1, span)
   return np.clip(images, 0, 1)
+
+
+def _noted(title: str, shape: tuple[int, ...]) -> str:
+  """`title`, and which of the channels are drawn if not all are."""
+  channels = shape[-1] if shape else 0
+  if channels in (0, 1, 3):
+    return title
+  drawn = 'the first channel' if channels == 2 else 'channels 1 to 3'
+  return f'{title} ({drawn} of {channels})'.strip()
 
 
 def _check_grids(grids, row_labels):

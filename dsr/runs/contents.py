@@ -38,14 +38,14 @@ def of(config: Any) -> dict[str, str]:
     data_dir = getattr(config, 'data_dir', None)
     found['dataset'] = _dataset(
         config.dataset, data_dir, getattr(config, 'seed', 0),
-        _state(config.dataset.partition('[')[0]))
+        state(config.dataset))
   for flag, inside in _FILES.items():
     path = getattr(config, flag, '')
     if path:
       path = pathlib.Path(path).expanduser()
       path = path / inside if path.is_dir() else path
       if path.is_file():
-        found[flag] = _file(str(path), _state(str(path)))
+        found[flag] = _file(str(path), state(str(path)))
   return found
 
 
@@ -75,10 +75,15 @@ def _file(path, state) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()[:_DIGITS]
 
 
-def _state(name: str) -> tuple[int, int] | None:
-  """Changes whenever a file does."""
+def state(name: str) -> tuple[int, int] | None:
+  """Changes whenever the file `name` does; None where there is no such file.
+
+  Args:
+    name: of a file, or of a dataset as `data.load` takes it.
+  """
+  name = os.path.expanduser(name.partition('[')[0])
   try:
-    found = os.stat(os.path.expanduser(name))
+    found = os.stat(name)
   except (OSError, ValueError):
     return None
   return found.st_mtime_ns, found.st_size

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 import dsr
+from dsr.data import files
 
 FORMAT = 1  # Of the JSON; a reader refuses what it does not know.
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'flax', 'optax')
@@ -165,7 +166,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """The arrays beside the record at `path`, or in the npz at `path`.
 
   Raises:
-    ValueError: the record has no arrays.
+    ValueError: the record has no arrays, or the file cannot be read.
   """
   path = pathlib.Path(path)
   if path.suffix != '.npz':
@@ -174,8 +175,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if arrays is None:
       raise ValueError(f'`path` must have arrays, {record} names none.')
     path = record.parent / arrays
-  with np.load(path, allow_pickle=False) as npz:
-    return dict(npz)
+  return files.read_npz('path', path)
 
 
 @contextlib.contextmanager

@@ -12,20 +12,20 @@ _EVERY = 5.0  # Seconds between two looks of a stopwatch at its file.
 class Stopwatch:
   """Seconds that a stage took, over all sessions in which it was worked on.
 
-  Kept in `clock.json` of the stage's folder. It starts from 0 where that folder
-  has no checkpoint to go on from. Once `finish` was called it stands still:
-  reading a finished result takes time that is not the stage's.
+  Kept in `clock.json` of the stage's folder; in memory for None. It starts from
+  0 where that folder has no checkpoint to go on from. Once `finish` was called
+  it stands still: reading a finished result takes time that is not the stage's.
 
   Raises:
     ValueError: the file cannot be read.
   """
 
-  def __init__(self, folder: str | os.PathLike):
-    folder = pathlib.Path(folder)
-    self._path = folder / 'clock.json'
+  def __init__(self, folder: str | os.PathLike | None):
+    self._path = None if folder is None else pathlib.Path(folder, 'clock.json')
     self._before = self._saved = 0.0
     self._finished = False
-    if self._path.exists() and any(folder.rglob('checkpoints')):
+    if self._path is not None and self._path.exists() and any(
+        self._path.parent.rglob('checkpoints')):
       try:
         clock = json.loads(self._path.read_text('utf-8'))
         self._before = float(clock['seconds'])
@@ -50,7 +50,7 @@ class Stopwatch:
   def save(self, *, now: bool = False) -> float:
     """Writes the file, though seldom unless `now`; returns the seconds."""
     seconds = self.seconds
-    if now or seconds - self._saved > _EVERY:
+    if self._path is not None and (now or seconds - self._saved > _EVERY):
       self._saved = seconds
       self._path.parent.mkdir(parents=True, exist_ok=True)
       with records.replacing(self._path) as part:

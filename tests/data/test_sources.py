@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsr import data
-from dsr.data import sources
+from dsr.data import prepared as prepared_lib
 
 
 def _arrays(seed=0, shape=(8, 8, 3), train=40, test=20):
@@ -36,7 +36,7 @@ def prepared(tmp_path, monkeypatch):
     calls.append((name, str(where)))
     return list(_arrays(seed=len(calls)).values())
 
-  monkeypatch.setattr(sources, '_decode_tfds', decode)
+  monkeypatch.setattr(prepared_lib, '_decode_tfds', decode)
   monkeypatch.setenv('DSR_CACHE_DIR', str(tmp_path / 'cache'))
   return folder, calls
 
@@ -205,7 +205,9 @@ def test_failed_download_says_how_to_get_it(tmp_path, monkeypatch):
   def builder(name, data_dir):
     raise OSError('no network')
   monkeypatch.setattr(
-      sources, '_import_tfds', lambda: types.SimpleNamespace(builder=builder))
+      prepared_lib, '_import_tfds',
+      lambda: types.SimpleNamespace(builder=builder))
+  monkeypatch.setattr(prepared_lib, '_reachable', lambda: True)
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
   with pytest.raises(ValueError, match=r'no network.*tfds.load'):
     data.load('mnist')
@@ -224,7 +226,7 @@ def test_missing_tensorflow_is_named(tmp_path, monkeypatch):
 @pytest.mark.errors
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'y_test': None}, 'lacks y_test'),
-    ({'x_train': np.zeros((40, 8))}, r'`x_train` must have shape \(N, H, W, C'),
+    ({'x_train': np.zeros((40, 8))}, r'`x_test` has examples of shape'),
     ({'x_train': np.zeros((40, 8, 8, 3), int)}, '`x_train` must be uint8'),
     ({'x_train': np.full((40, 8, 8, 3), np.nan)}, '`x_train` must be finite'),
     ({'x_test': np.full((20, 8, 8, 3), 255.0)}, r'`x_test`.*\[0, 1\].*255'),
@@ -249,3 +251,59 @@ def test_unreadable_npz(tmp_path):
   for path in (tmp_path / 'a.npz', tmp_path / 'absent.npz'):
     with pytest.raises(ValueError, match='`name` must be a readable .npz'):
       data.load(path)
+
+
+def test_a_set_that_is_nowhere_is_named_within_seconds(tmp_path, monkeypatch):
+  def refused(address, timeout):
+    assert timeout <= 10
+    raise OSError('no network')
+
+  monkeypatch.setattr(prepared_lib.socket, 'create_connection', refused)
+  monkeypatch.setattr(prepared_lib.urllib.request, 'getproxies', dict)
+  monkeypatch.setattr(prepared_lib, '_import_tfds', lambda: 1 / 0)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  with pytest.raises(ValueError, match=r'no network to download.*tfds.load'):
+    data.load('mnist')
+
+
+def test_tables_are_data(tmp_path):
+  x = np.random.default_rng(0).normal(size=(60, 5)) * 100
+  path = _write(tmp_path / 'table.npz', x_train=x[:40], x_test=x[40:])
+  splits = data.load(path)
+  assert splits.train.x.shape == (40, 5)
+  np.testing.assert_array_equal(splits.test.x, x[40:].astype(np.float32))
+  transform = data.transforms.by_name('standardise', splits.train.x)
+  z = np.asarray(transform.apply(splits.train.x))
+  np.testing.assert_allclose(z.mean(0), 0, atol=1e-5)
+  np.testing.assert_allclose(z.std(0), 1, atol=1e-5)
+  np.testing.assert_allclose(
+      transform.invert(z), splits.train.x, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize('shape', [(40, 3, 16, 16), (40, 1, 28, 28)])
+def test_channels_first_are_refused_with_what_mends_them(tmp_path, shape):
+  images = np.zeros(shape, np.uint8)
+  path = _write(tmp_path / 'a.npz', x_train=images, x_test=images[:20])
+  with pytest.raises(ValueError, match=r'= np.moveaxis\(x_train, 1, -1\)'):
+    data.load(path)
+  mended = np.moveaxis(images, 1, -1)
+  path = _write(tmp_path / 'b.npz', x_train=mended, x_test=mended[:20])
+  assert data.load(path).train.x.shape == mended.shape
+
+
+@pytest.mark.parametrize('shape', [(1, 1, 1), (5, 6, 1), (8, 8, 4), (3, 2, 7)])
+def test_images_of_any_size_and_number_of_channels_load(tmp_path, shape):
+  path = tmp_path / 'a.npz'
+  np.savez(path, **_arrays(shape=shape))
+  assert data.load(path).train.x.shape == (40, *shape)
+
+
+def test_digest_changes_with_a_single_pixel():
+  one = data.load('digits[0,1]')
+  assert data.digest(one) == data.digest(data.load('digits[0,1]'))
+  other = one.test.x.copy()
+  other[0, 0, 0, 0] += 1 / 16
+  changed = one.test.take(np.arange(len(one.test)))
+  object.__setattr__(changed, 'x', other)
+  assert data.digest(one) != data.digest(one._replace(test=changed))

@@ -19,6 +19,15 @@ def test_wilson_is_scipys(successes, n, level):
   assert 0 <= ours.low <= ours.value <= ours.high <= 1
 
 
+def test_wilson_has_half_of_the_rest_on_each_side():
+  """A one-sided interval of the same level would be narrower."""
+  for n in (20, 1000):
+    low, high = intervals.wilson(n // 2, n)[1:]
+    z = stats.norm.ppf(0.975)
+    assert 0.5 - low == pytest.approx(high - 0.5)
+    assert high - 0.5 == pytest.approx(z / (2 * np.sqrt(n + z**2)))
+
+
 def test_wilson_keeps_its_coverage_at_accuracies_near_one():
   """Exactly, by summing over all outcomes; the normal interval falls short."""
   n, outcomes = 200, np.arange(201)

@@ -158,8 +158,7 @@ def test_matplotlib_is_imported_only_to_draw_and_pyplot_never(tmp_path):
 
 @pytest.mark.errors
 @pytest.mark.parametrize(('call', 'message'), [
-    (lambda p, x: figures.image_grid(p, x[0]), r'shape \(R, K, H, W, C\) with'),
-    (lambda p, x: figures.image_grid(p, x[..., :2]), 'with C = 1 or 3, got'),
+    (lambda p, x: figures.image_grid(p, x[0]), r'shape \(R, K, H, W, C\), got'),
     (lambda p, x: figures.image_grid(p, x * np.nan), '`images` must be finite'),
     (lambda p, x: figures.image_grid(p, x, ['a']), '`row_labels` must be 2'),
     (lambda p, x: figures.side_by_side(p, {}), '`grids` must not be empty'),
@@ -180,3 +179,15 @@ def test_bad_arguments_are_named(tmp_path, images, call, message):
   with pytest.raises(ValueError, match=message):
     call(tmp_path / 'a.png', images)
   assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('channels', [2, 4, 7])
+def test_any_number_of_channels_is_drawn_and_the_title_says_which(
+    tmp_path, channels):
+  images = np.random.default_rng(0).uniform(size=(2, 3, 5, 6, channels))
+  shown = images[..., :1] if channels == 2 else images[..., :3]
+  path = figures.image_grid(tmp_path / 'a.png', images)
+  drawn = 'the first channel' if channels == 2 else 'channels 1 to 3'
+  other = figures.image_grid(
+      tmp_path / 'b.png', shown, title=f'({drawn} of {channels})')
+  assert path.read_bytes() == other.read_bytes()

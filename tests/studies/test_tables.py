@@ -160,3 +160,23 @@ def test_all_kinds_in_an_audit(tmp_path):
   attacked = records.read(folder / 'robustness')['metrics']
   assert attacked['still_accuracy'] == attacked['clean_accuracy']
   assert (tmp_path / 'report.html').exists()
+
+
+def test_studies_work_in_memory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = distill.Config(
+      dataset=DATA, method='kip', images_per_class=1, steps=4, eval_every=2,
+      networks='linear', num_networks=2, network_epochs=2, workdir='written')
+  made = distill.distil(config)
+  assert not list(tmp_path.iterdir())
+  assert made.learned.examples.x.shape == (3, 8, 8, 1)
+  written = distill.run(config)
+  for name, metric in made.metrics.items():
+    if not name.endswith('seconds'):
+      assert metric == written[name]
+  rebuilt = reconstruct.rebuild(reconstruct.Config(
+      dataset=DATA, num_train=6, regime='linearized', width=16, attack='grey',
+      workdir='nowhere'))
+  assert rebuilt.found.candidates.shape == (6, 8, 8, 1)
+  assert rebuilt.metrics['mean_rmse'].value > 0.1
+  assert [path.name for path in tmp_path.iterdir()] == ['written']

@@ -14,7 +14,7 @@ import numpy as np
 from dsr import data as data_lib
 from dsr.probes import fairness as fairness_lib, intervals
 from dsr.runs import contents, records
-from dsr.studies.audit import claims, subjects
+from dsr.studies.audit import claims, models as models_lib
 
 NUMBERS = ('mean', 'worst', 'spread', 'ratio', 'deviation', 'variation',
            'between')
@@ -102,7 +102,7 @@ def _decisions(name, folder, test) -> np.ndarray:
   if outputs.shape[1] != len(test):
     raise ValueError(f'`{name}` must have outputs of all {len(test)} test '
                      f'images, got {outputs.shape[1]}.')
-  return subjects.decisions(outputs)
+  return models_lib.decisions(outputs)
 
 
 def _across(key, config, labels, said, other, groups):

@@ -18,7 +18,7 @@ import numpy as np
 from dsr import nets, train
 from dsr.probes import intervals
 from dsr.runs import contents, jobs, records
-from dsr.studies.audit import subjects
+from dsr.studies.audit import models as models_lib, subjects
 from dsr.studies.distillation import evaluation
 
 _TRAINING = 'training'
@@ -38,16 +38,16 @@ def run(config: Config) -> dict[str, Any]:
   shown, problem = subjects.load_set(config)
   arrays, info = {}, {}
   if config.model == subjects.KRR:
-    found = subjects.outputs(
+    found = models_lib.outputs(
         [subjects.kernel_regression(config, shown, problem)], problem.test.x)
   else:
     variables, info = _networks(config, shown, problem)
-    arrays = subjects.pack(variables)
+    arrays = models_lib.pack(variables)
     module = nets.build(config.model, _num_outputs(config, shown))
     trained = train.Trained(module, variables['params'], np.zeros((0, 0)),
                             variables.get(nets.BATCH_STATS))
     found = train.predict(trained, problem.inputs(problem.test))
-  right = subjects.decisions(found) == problem.test.y[None]
+  right = models_lib.decisions(found) == problem.test.y[None]
   metrics = {'accuracy': intervals.crossed(right)}
   if len(right) > 1:
     metrics['accuracy_over_networks'] = intervals.mean_t(right.mean(1))
@@ -126,7 +126,7 @@ def _networks(config, shown, problem):
       variables = {'params': trained.params}
       if trained.batch_stats is not None:
         variables[nets.BATCH_STATS] = trained.batch_stats
-      kept = subjects.pack(variables)
+      kept = models_lib.pack(variables)
       path.parent.mkdir(parents=True, exist_ok=True)
       with records.replacing(path) as part, open(part, 'wb') as file:
         np.savez(file, fingerprint=fingerprint, info=json.dumps(info), **kept)
@@ -134,7 +134,7 @@ def _networks(config, shown, problem):
                    config.num_networks, time.monotonic() - began)
     else:
       info = json.loads(str(kept['info']))
-    done.append(subjects.unpack(kept))
+    done.append(models_lib.unpack(kept))
   stack = lambda *leaves: np.concatenate(leaves)
   return jax.tree.map(stack, *done), info
 

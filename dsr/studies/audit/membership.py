@@ -13,7 +13,7 @@ import numpy as np
 from dsr import checks
 from dsr.probes import learned, membership, nearest, scores as scores_lib
 from dsr.runs import contents, records
-from dsr.studies.audit import fit, subjects
+from dsr.studies.audit import fit, models as models_lib, subjects
 from dsr.studies.distillation import evaluation, problem as problem_lib
 from dsr.types import Dataset
 
@@ -124,7 +124,7 @@ def _probe(members, others):
 
 def _by_outputs(key, config, models, probe) -> dict[str, np.ndarray]:
   """Scores (R, N) of every attack on the outputs of R models."""
-  outputs = subjects.outputs(models, probe.images.x)
+  outputs = models_lib.outputs(models, probe.images.x)
   y = probe.images.y
   found = {name: score(outputs, y)
            for name, score in scores_lib.SCORES.items()}
@@ -147,7 +147,7 @@ def _by_images(config, shown, problem, probe) -> dict[str, np.ndarray]:
   kernel_fn = evaluation.kernel_named(config.kernel)
   inputs, support = problem.inputs(probe.images), shown.examples.x
   found['kernel_distance'] = nearest.kernel_scores(
-      kernel_fn.diag(inputs), subjects.cross(kernel_fn, inputs, support),
+      kernel_fn.diag(inputs), models_lib.cross(kernel_fn, inputs, support),
       kernel_fn.diag(support))
   if len(shown.pixels) <= _MOST_SHOWN:
     found['pixel_density'] = nearest.density_scores(pixels, shown.pixels)

@@ -16,7 +16,7 @@ from dsr import checks, data as data_lib
 from dsr.probes import corruptions, intervals, robust_metrics, transfer
 from dsr.probes.attacks import apgd, cw, deepfool, fgsm, pgd, square
 from dsr.runs import contents, records
-from dsr.studies.audit import fit, subjects
+from dsr.studies.audit import fit, models as models_lib, subjects
 from dsr.studies.distillation import evaluation
 
 _RADIUS = {'linf': 8 / 255, 'l2': 0.5}  # As in the benchmarks of CIFAR-10.
@@ -206,8 +206,8 @@ def _attacked(key, config, models, images, radii):
       seconds[name] = time.monotonic() - began
       still = _right(model, x_adv, images.y)
       if attack.targeted:  # Another wrong class is no success.
-        reached = subjects.decisions(
-            subjects.outputs([model], x_adv))[0] == options['targets']
+        reached = models_lib.decisions(
+            models_lib.outputs([model], x_adv))[0] == options['targets']
         still = ~reached
       hits.append(still & right['clean'][r])
     right[name] = np.stack(hits)
@@ -226,7 +226,7 @@ def _share(values) -> records.Metric:
 
 
 def _right(model, x, labels) -> np.ndarray:
-  return subjects.decisions(subjects.outputs([model], x))[0] == labels
+  return models_lib.decisions(models_lib.outputs([model], x))[0] == labels
 
 
 def _scores(right, seconds) -> dict[str, Any]:

@@ -11,17 +11,18 @@ import functools
 import os
 import pathlib
 from typing import Any, Literal, NamedTuple
-import zipfile
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 import numpy as np
 
-from dsr import checks, data as data_lib, kernels, krr, nets
+from dsr import checks, data as data_lib, kernels, nets
+from dsr.data import files
 from dsr.runs import records
+from dsr.studies.audit import models as models_lib
 from dsr.studies.distillation import evaluation, problem as problem_lib
-from dsr.types import Dataset, Examples, KernelFn, Status
+from dsr.types import Dataset, Examples, Status
 
 KRR, ALL = 'krr', 'all'  # The model, and the name of the whole training set.
 _FAR = 8.0  # Distilled pixels leave [0, 1], but not by so much.
@@ -107,23 +108,10 @@ def subject_fields(config: Any) -> dict[str, Any]:
 def load_problem(
     config: Any, *, images_per_class: int = 1) -> problem_lib.Problem:
   """The data of `config`; the same object for the same flags."""
-  return _problem(
-      config.dataset, config.data_dir, config.transform, images_per_class,
-      config.max_train, config.validation, config.seed)
-
-
-@functools.lru_cache(maxsize=4)
-def _problem(dataset, data_dir, transform, images_per_class, max_train,
-             validation, seed):
-  problem = problem_lib.prepare(
-      dataset, data_dir=data_dir, transform=transform, max_train=max_train,
-      images_per_class=images_per_class, validation=validation, seed=seed)
-  if images_per_class == 1:
-    return problem
-  # Fitted to the same images, whatever the size of the set. One function for
-  # all sizes, so that programs of models which contain it are shared.
-  one = _problem(dataset, data_dir, transform, 1, max_train, validation, seed)
-  return problem._replace(transform=one.transform)
+  return problem_lib.prepare(
+      config.dataset, data_dir=config.data_dir, transform=config.transform,
+      images_per_class=images_per_class, max_train=config.max_train,
+      validation=config.validation, seed=config.seed)
 
 
 def outsiders(problem: problem_lib.Problem) -> tuple[Dataset, str]:
@@ -198,10 +186,7 @@ def from_file(
     ValueError: names what is wrong with the file.
   """
   path = pathlib.Path(path)
-  try:
-    arrays = records.read_arrays(path)
-  except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-    raise ValueError(f'`set` must be a readable .npz file: {error}') from error
+  arrays = files.read_npz('set', path)
   if missing := [n for n in ('images', 'labels') if n not in arrays]:
     raise ValueError(f'`set` must have the arrays images and labels, {path} '
                      f'lacks {", ".join(missing)}.')
@@ -210,14 +195,15 @@ def from_file(
     pixels = pixels / np.float32(255)
   if pixels.ndim == 3:
     pixels = pixels[..., None]
+  files.channels_last('images', pixels)
   pixels = pixels.astype(np.float32) if pixels.dtype.kind == 'f' else pixels
-  checks.images('images', pixels, shape=problem.train.x.shape[1:])
+  checks.inputs('images', pixels, like=problem.train.x)
   checks.finite('images', pixels)
-  if np.abs(pixels - 0.5).max() > _FAR:
+  if pixels.ndim == 4 and np.abs(pixels - 0.5).max() > _FAR:
     raise ValueError('`images` must be near [0, 1], got values from '
                      f'{pixels.min():.4g} to {pixels.max():.4g}.')
-  labels = labels.astype(np.int32) if labels.dtype.kind in 'iu' else labels
   checks.labels('labels', labels, problem.train.num_classes)
+  labels = labels.astype(np.int32)  # Within its range, as was checked.
   checks.same_rows(images=pixels, labels=labels)
   own = Dataset(pixels, labels, problem.train.num_classes, path.name)
   examples = problem.examples(own)
@@ -230,6 +216,10 @@ def from_file(
   rows = arrays.get('rows')
   if rows is not None:
     checks.labels('rows', rows, len(problem.train))
+    checks.same_rows(images=pixels, rows=rows)
+    if len(np.unique(rows)) < len(rows):
+      raise ValueError('`rows` must be different rows of the training set, '
+                       f'got {len(rows) - len(np.unique(rows))} repeated.')
   return Shown(pixels, labels, examples, rows, '' if rows is None else 'real',
                path.stem)
 
@@ -261,52 +251,7 @@ def networks(
   num_outputs = arrays['outputs'].shape[-1]
   run = _network(nets.build(config.model, num_outputs),
                  problem.transform.apply)
-  variables = unpack(arrays)
+  variables = models_lib.unpack(arrays)
   num = arrays['outputs'].shape[0]
   return [Partial(run, jax.tree.map(lambda a: jnp.asarray(a[r]), variables))  # noqa: B023
           for r in range(num)]
-
-
-def pack(variables: Any) -> dict[str, np.ndarray]:
-  """A dict of dicts of arrays as one dict, for an npz."""
-  flat = jax.tree_util.tree_flatten_with_path(variables)[0]
-  return {'v__' + '__'.join(key.key for key in path): np.asarray(leaf)
-          for path, leaf in flat}
-
-
-def unpack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-  """What `pack` packed, among other arrays."""
-  tree = {}
-  for name, array in arrays.items():
-    if not name.startswith('v__'):
-      continue
-    *path, last = name.split('__')[1:]
-    node = tree
-    for part in path:
-      node = node.setdefault(part, {})
-    node[last] = array
-  return tree
-
-
-def outputs(predict_fns: list[Partial], pixels: np.ndarray) -> np.ndarray:
-  """(R, N, K) of every model on the host, tile by tile."""
-  return np.stack([krr.predict_in_tiles(predict_fn, pixels, tile=256)
-                   for predict_fn in predict_fns])
-
-
-def cross(kernel_fn: KernelFn, x: jax.Array, support: jax.Array) -> np.ndarray:
-  """K(x, support) on the host, tile by tile."""
-  run = Partial(_cross(kernel_fn), support)
-  return krr.predict_in_tiles(run, x, tile=1000)
-
-
-@functools.lru_cache(maxsize=16)
-def _cross(kernel_fn):
-  return lambda support, x: kernel_fn.cross(x, support)
-
-
-def decisions(outputs: np.ndarray) -> np.ndarray:
-  """(..., N) classes of outputs (..., N, K): argmax, or sign if K = 1."""
-  if outputs.shape[-1] == 1:
-    return (outputs[..., 0] > 0).astype(np.int32)
-  return outputs.argmax(-1)

@@ -54,6 +54,8 @@ def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
   todo = check(config)
+  for job in todo:  # Every one of them, before the first is made.
+    distill.prepared(job)
   rows = []
   for job in todo:
     record = jobs.finished(job, distill.run, fresh=config.fresh)

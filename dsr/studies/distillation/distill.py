@@ -5,7 +5,7 @@ it writes.
 """
 import dataclasses
 import time
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from absl import logging
 
@@ -13,7 +13,13 @@ from dsr import checks, data as data_lib, kernels, nets
 from dsr.runs import jobs, records
 from dsr.studies.distillation import evaluation, results
 from dsr.studies.distillation.methods import table
-from dsr.studies.distillation.problem import Problem, encoded, prepare
+from dsr.studies.distillation.methods.method import Learned
+from dsr.studies.distillation.problem import (
+    Problem,
+    encoded,
+    prepare,
+    refuse_tables,
+)
 from dsr.types import KernelFn, Status
 
 
@@ -107,24 +113,8 @@ def run(config: Config) -> dict[str, Any]:
   config = resolve(config)
   check(config)
   jobs.claim(config, only=_ONE)
-  kernel_fn = evaluation.kernel_named(config.kernel)
-  problem = prepare(
-      config.dataset, data_dir=config.data_dir, transform=config.transform,
-      images_per_class=config.images_per_class, max_train=config.max_train,
-      validation=config.validation, seed=config.seed)
-  check_data(config, kernel_fn, problem)
-  baseline = problem.examples(problem.start)
-  method_began = time.monotonic()
-  learned = table.METHODS[config.method].run(
-      config, kernel_fn, problem, baseline)
-  seconds = (time.monotonic() - method_began if learned.seconds is None else
-             learned.seconds)
-  metrics = {
-      'krr_accuracy': evaluation.krr_accuracy(
-          kernel_fn, learned.examples, problem, config.ridge),
-      'krr_accuracy_start': evaluation.krr_accuracy(
-          kernel_fn, baseline, problem, config.ridge),
-      'method_seconds': records.metric(seconds)}
+  kernel_fn, problem = prepared(config)
+  learned, metrics = _learn(config, kernel_fn, problem)
   if learned.status == Status.INTERRUPTED:
     logging.warning('Interrupted: no networks are trained.')
   elif evaluation.names(config.networks):
@@ -143,6 +133,70 @@ def run(config: Config) -> dict[str, Any]:
       logging.info('%s = %.2f %% [%.2f, %.2f]', name,
                    *(100 * v for v in (value.value, value.low, value.high)))
   return metrics
+
+
+class Made(NamedTuple):
+  """A distilled set in memory.
+
+  Attributes:
+    problem: the data that it was made of.
+    learned: the set, its inputs and targets.
+    metrics: as of `run`.
+  """
+
+  problem: Problem
+  learned: Learned
+  metrics: dict[str, Any]
+
+
+def distil(config: Config) -> Made:
+  """As `run`, in memory: nothing is read from a workdir, nothing is written.
+
+  Args:
+    config: whose `workdir` does not count.
+
+  Raises:
+    ValueError: as `check` and `prepared`.
+    FloatingPointError: the loss is not finite.
+  """
+  config = dataclasses.replace(resolve(config), workdir='')
+  check(config)
+  kernel_fn, problem = prepared(config)
+  learned, metrics = _learn(config, kernel_fn, problem)
+  metrics |= evaluation.network_accuracies(config, learned.examples, problem)
+  return Made(problem, learned, metrics)
+
+
+def prepared(config: Config) -> tuple[KernelFn, Problem]:
+  """Kernel and data of a resolved config, held against each other.
+
+  Raises:
+    ValueError: the data cannot be loaded, or a part of the run cannot take
+      them.
+  """
+  kernel_fn = evaluation.kernel_named(config.kernel)
+  problem = prepare(
+      config.dataset, data_dir=config.data_dir, transform=config.transform,
+      images_per_class=config.images_per_class, max_train=config.max_train,
+      validation=config.validation, seed=config.seed)
+  check_data(config, kernel_fn, problem)
+  return kernel_fn, problem
+
+
+def _learn(config, kernel_fn, problem) -> tuple[Learned, dict[str, Any]]:
+  """What the method makes, and what kernel regression on it is worth."""
+  baseline = problem.examples(problem.start)
+  began = time.monotonic()
+  learned = table.METHODS[config.method].run(
+      config, kernel_fn, problem, baseline)
+  seconds = (time.monotonic() - began if learned.seconds is None else
+             learned.seconds)
+  return learned, {
+      'krr_accuracy': evaluation.krr_accuracy(
+          kernel_fn, learned.examples, problem, config.ridge),
+      'krr_accuracy_start': evaluation.krr_accuracy(
+          kernel_fn, baseline, problem, config.ridge),
+      'method_seconds': records.metric(seconds)}
 
 
 def check(config: Config) -> None:
@@ -184,6 +238,9 @@ def check_data(config: Config, kernel_fn: KernelFn, problem: Problem) -> None:
   num_outputs = encoded(problem.start).shape[1]
   for name in evaluation.names(config.networks):
     evaluation.check_network('networks', name, shape, num_outputs)
-  for flag in method.networks:
+  recipe = evaluation.protocol(config)
+  if evaluation.names(config.networks) and recipe.augment not in (None, 'none'):
+    refuse_tables('protocol', config.protocol, problem)
+  for flag in method.networks(config):
     evaluation.check_network(flag, getattr(config, flag), shape, num_outputs)
   method.check_data(config, problem)

@@ -127,7 +127,7 @@ def network_accuracies(
 def probabilities(y: jax.Array) -> jax.Array:
   """Targets of a distilled set as class probabilities (S, K), for softmax.
 
-  The encodings of `experiments.problem` are taken back: +-1 becomes two
+  The encodings of `problem.encoded` are taken back: +-1 becomes two
   columns, one-hot less 1/C becomes one-hot. What learned labels have below 0
   or above 1 is cut off, and rows are divided by their sum.
   """

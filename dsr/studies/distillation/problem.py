@@ -1,4 +1,5 @@
 """A dataset as the methods see it: split, transformed, with encoded labels."""
+import functools
 from typing import NamedTuple
 
 import jax
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr import data as data_lib
+from dsr.runs import contents
 from dsr.types import Dataset, Examples
 
 _VALIDATION = 5000  # At most so many validation examples.
@@ -31,6 +33,13 @@ class Problem(NamedTuple):
     return Examples(self.inputs(dataset), encoded(dataset))
 
 
+def refuse_tables(flag: str, value: str, problem: Problem) -> None:
+  """Raises a ValueError if `flag` is of images, and the data are a table."""
+  if problem.train.x.ndim == 2:
+    raise ValueError(f'`{flag}` must leave tables (N, D) as they are: it moves '
+                     f'pixels of images; got {value}.')
+
+
 def encoded(dataset: Dataset) -> jax.Array:
   """The targets of `dataset`: +-1 for two classes, else one-hot less 1/C."""
   style = 'sign' if dataset.num_classes == 2 else 'centred'
@@ -51,7 +60,19 @@ def prepare(
     max_train: examples kept of the training set, balanced; 0 means all.
     validation: share of these held out, at most 5000 examples.
     seed: of all that is drawn.
+
+  Returns:
+    The same object for the same arguments and contents, of the last few.
   """
+  state = contents.state(dataset)
+  return _prepare(dataset, data_dir, transform, images_per_class, max_train,
+                  validation, seed, state)
+
+
+@functools.lru_cache(maxsize=4)
+def _prepare(dataset, data_dir, transform, images_per_class, max_train,
+             validation, seed, state) -> Problem:
+  del state  # A file may change: part of the key.
   splits = data_lib.load(dataset, data_dir=data_dir, seed=seed)
   key_limit, key_split, key_start = jax.random.split(jax.random.key(seed), 3)
   rest, used = splits.train, np.ones(len(splits.train), bool)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dsr import data as data_lib
+from dsr.data import distilled
 from dsr.report import figures
 from dsr.runs import contents, pictures, records
 from dsr.studies.distillation.methods.method import Learned
@@ -41,7 +42,8 @@ def write(config: Any, problem: Problem, learned: Learned,
       claimed=claimed, contents=contents.of(config),
       arrays={'images': pixels_of(problem, learned),
               'inputs': learned.examples.x, 'targets': learned.examples.y,
-              'labels': labels_of(problem, learned), **learned.arrays},
+              'labels': labels_of(problem, learned), **learned.arrays,
+              **distilled.to_arrays(problem.transform)},
       extra={**learned.info,
              'status': learned.status if status is None else status,
              'steps_done': len(learned.loss),

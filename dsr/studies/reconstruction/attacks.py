@@ -191,7 +191,8 @@ def _options(config, base) -> dict[str, Any]:
 
 
 def run(
-    config: AttackConfig, released: Released, workdir: str | os.PathLike, *,
+    config: AttackConfig, released: Released,
+    workdir: str | os.PathLike | None, *,
     kernel_fn: KernelFn | None = None, norm_squared: float = 0.0,
     on_chunk: Callable | None = None) -> tuple[Reconstruction, float]:
   """The reconstruction, and the seconds that the attack took.
@@ -199,7 +200,8 @@ def run(
   Args:
     config: by `resolve`, after `check`.
     released: what the attacker gets.
-    workdir: the attack is saved in its folder `attack` and goes on from there.
+    workdir: the attack is saved in its folder `attack` and goes on from there;
+      None keeps it in memory.
     kernel_fn: the public architecture of an infinitely wide network.
     norm_squared: of its function, told if the threat is `parameters`.
     on_chunk: (step, candidates, seconds so far) between chunks; what it takes
@@ -209,9 +211,10 @@ def run(
     ValueError: the folder has an attack with other flags, or the attack
       refuses the case.
   """
-  folder = pathlib.Path(workdir) / 'attack'
+  folder = None if workdir is None else pathlib.Path(workdir) / 'attack'
   chosen = settings(config)
-  _claim(folder, config)
+  if folder is not None:
+    _claim(folder, config)
   keywords = {}
   if config.regime == 'infinite':
     keywords['kernel_fn'] = kernel_fn

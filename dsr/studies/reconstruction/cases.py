@@ -51,13 +51,13 @@ class Case(NamedTuple):
 
 
 def make_case(
-    config: attacks.AttackConfig, workdir: str | os.PathLike, *,
+    config: attacks.AttackConfig, workdir: str | os.PathLike | None, *,
     task: victims.Task | None = None) -> Case:
   """Trains or loads the victim, and releases of it what the threat allows.
 
   Args:
     config: by `attacks.resolve`, after `attacks.check`.
-    workdir: training is saved in its folder `training`.
+    workdir: training is saved in its folder `training`; None: in memory.
     task: `config.num_train` examples, other than those of the flags.
 
   Raises:
@@ -74,7 +74,8 @@ def make_case(
       'high': task.high}
   if config.regime == 'infinite':
     return _infinite(config, task, public)
-  return _finite(config, own, task, public, pathlib.Path(workdir) / 'training')
+  folder = None if workdir is None else pathlib.Path(workdir) / 'training'
+  return _finite(config, own, task, public, folder)
 
 
 def _infinite(config, task, public) -> Case:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from absl import logging
 import numpy as np
@@ -90,17 +90,55 @@ def check(config: Config) -> None:
     checks.at_least('steps', config.steps, 1)
 
 
-def _attack(config: Config) -> dict[str, Any]:
-  began = time.monotonic()
-  folder = pathlib.Path(config.workdir)
+class Rebuilt(NamedTuple):
+  """An attack in memory.
+
+  Attributes:
+    case: the victim, with the truth about it.
+    found: what the attack returned.
+    scored: against the truth, and against honest guesses.
+    metrics: as of `run`.
+  """
+
+  case: cases.Case
+  found: Reconstruction
+  scored: scoring.Scored
+  metrics: dict[str, Any]
+
+
+def rebuild(config: Config) -> Rebuilt:
+  """As `run` of one attack, in memory: nothing is read or written.
+
+  Args:
+    config: whose `workdir` does not count; no sweep and no race.
+
+  Raises:
+    ValueError: as `check`.
+    FloatingPointError: the victim's training or the attack failed.
+  """
+  config = attacks.resolve(config)
+  check(config)
+  if config.sweep or config.compare:
+    raise ValueError('`sweep` and `compare` need a workdir: call `run`.')
+  return _rebuild(config, None)
+
+
+def _rebuild(config, folder) -> Rebuilt:
   case = cases.make_case(config, folder)
   found, seconds = attacks.run(
       config, case.released, folder, kernel_fn=case.kernel_fn,
       norm_squared=case.norm_squared)
   scored = scoring.score(config, case, found.candidates)
-  metrics = scoring.metrics(case, scored) | scoring.exact({
-      'relative_loss': found.loss, 'seconds': seconds,
-      'victim_seconds': case.seconds})
+  return Rebuilt(case, found, scored, scoring.metrics(
+      case, scored) | scoring.exact({
+          'relative_loss': found.loss, 'seconds': seconds,
+          'victim_seconds': case.seconds}))
+
+
+def _attack(config: Config) -> dict[str, Any]:
+  began = time.monotonic()
+  folder = pathlib.Path(config.workdir)
+  case, found, scored, metrics = _rebuild(config, folder)
   rows = scoring.rows(config.attack, scored)
   shown, info = _info(found)
   records.write(
@@ -121,7 +159,8 @@ def _attack(config: Config) -> dict[str, Any]:
   title = (f'{config.dataset}, N = {config.num_train}, {config.regime}: '
            'images recovered [95 % interval]')
   screen.show(tables.render(rows, scoring.COLUMNS, title=title))
-  screen.show(f'\nattack: {seconds:.1f} s, victim: {case.seconds:.1f} s')
+  screen.show(f'\nattack: {metrics["seconds"].value:.1f} s, '
+              f'victim: {case.seconds:.1f} s')
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
 

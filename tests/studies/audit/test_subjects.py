@@ -10,7 +10,7 @@ import pytest
 
 from dsr import nets
 from dsr.runs import records
-from dsr.studies.audit import fit, subjects
+from dsr.studies.audit import fit, models as models_lib, subjects
 from dsr.studies.distillation import distill, evaluation
 
 DATA = {'dataset': 'digits[0,3,8]', 'max_train': 90}
@@ -88,7 +88,7 @@ def test_reads_a_set_of_ones_own(tmp_path):
 @pytest.mark.errors
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'images': None}, '`set` must have the arrays images and labels'),
-    ({'images': np.zeros((6, 8, 9, 1), 'f')}, '`images` has images of shape'),
+    ({'images': np.zeros((6, 8, 9, 1), 'f')}, '`images` has examples of shape'),
     ({'images': np.zeros((5, 8, 8, 1), 'f')}, 'the same number of rows'),
     ({'images': np.full((6, 8, 8, 1), np.nan)}, '`images` must be finite'),
     ({'images': np.full((6, 8, 8, 1), 200.0)}, r'`images` must be near \[0, 1'),
@@ -98,6 +98,10 @@ def test_reads_a_set_of_ones_own(tmp_path):
     ({'targets': np.zeros((6, 2))}, '`targets` has D=2, expected D=3'),
     ({'targets': np.full((6, 3), np.inf)}, '`targets` must be finite'),
     ({'rows': np.full(6, 100)}, r'`rows` must be in \[0, 81'),
+    ({'rows': np.arange(5)}, 'the same number of rows'),
+    ({'rows': np.zeros(6, int)}, '`rows` must be different.*5 repeated'),
+    ({'labels': np.repeat(np.arange(3), 2) + 2**32}, r'`labels` must be in'),
+    ({'images': np.zeros((6, 1, 8, 8), 'f')}, r'np.moveaxis\(images, 1, -1\)'),
 ])
 def test_wrong_files_are_refused(tmp_path, changes, message):
   problem = subjects.load_problem(BASE)
@@ -124,7 +128,8 @@ def test_packed_variables_come_back():
   rng = np.random.default_rng(0)
   variables = jax.tree.map(lambda a: rng.normal(size=a.shape), dict(shapes))
   variables[nets.BATCH_STATS] = {'Norm_0': {'mean': np.ones((2, 4))}}
-  again = subjects.unpack(subjects.pack(variables) | {'outputs': np.ones(2)})
+  packed = models_lib.pack(variables)
+  again = models_lib.unpack(packed | {'outputs': np.ones(2)})
   jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 
@@ -140,10 +145,10 @@ def test_networks_are_kept_with_their_outputs(fitted):
   config, metrics = fitted
   problem = subjects.load_problem(config, images_per_class=2)
   models = subjects.networks(config, config.workdir, problem)
-  outputs = subjects.outputs(models, problem.test.x)
+  outputs = models_lib.outputs(models, problem.test.x)
   saved = records.read_arrays(config.workdir)['outputs']
   np.testing.assert_allclose(outputs, saved, atol=1e-4)
-  right = subjects.decisions(outputs) == problem.test.y
+  right = models_lib.decisions(outputs) == problem.test.y
   assert metrics['accuracy'].value == pytest.approx(right.mean())
   assert metrics['accuracy'].value > 0.5
   assert not np.allclose(outputs[0], outputs[1])

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from dsr.runs import jobs, records, stopwatch as stopwatch_lib
+from dsr.runs import records
 from dsr.studies.reconstruction import cases, race, reconstruct, sweep
 from tests.studies.reconstruction import attackers
 
@@ -202,27 +202,6 @@ def test_a_resumed_trail_replaces_what_is_done_again(tmp_path, monkeypatch):
   np.testing.assert_allclose(second.rows, [
       (10, 1, 0.5, 1 / 3), (25, 2, 0.7, 1 / 3), (35, 3, 0.0, 1)])
   np.testing.assert_allclose(second.best(), [[10, 25, 35], [0.5, 0.5, 0]])
-
-
-def test_stopwatch_adds_up_sessions_that_can_go_on(tmp_path):
-  watch = stopwatch_lib.Stopwatch(tmp_path)
-  watch.leave_out(-7.0)
-  assert watch.save(now=True) == pytest.approx(7, abs=1)
-  assert stopwatch_lib.Stopwatch(tmp_path).seconds < 1  # Nothing to go on from.
-  (tmp_path / 'checkpoints').mkdir()
-  assert stopwatch_lib.Stopwatch(tmp_path).seconds == pytest.approx(7, abs=1)
-
-
-def test_kept_are_finished_runs_of_the_same_flags(tmp_path):
-  job = dataclasses.replace(RACE, save_steps=(1, 2), workdir=str(tmp_path))
-  assert jobs.kept(job) is None
-  records.write(tmp_path, config=job, metrics={}, extra={'status': 'FINISHED'})
-  assert jobs.kept(job)['metrics'] == {}
-  assert jobs.kept(dataclasses.replace(job, fresh=True))
-  assert jobs.kept(dataclasses.replace(job, seed=1)) is None
-  records.write(
-      tmp_path, config=job, metrics={}, extra={'status': 'INTERRUPTED'})
-  assert jobs.kept(job) is None
 
 
 def test_training_that_is_stopped_stops_the_attack(tmp_path, monkeypatch):

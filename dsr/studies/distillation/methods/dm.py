@@ -8,6 +8,7 @@ from dsr.distill import dm as dm_lib
 from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.methods import learning
 from dsr.studies.distillation.methods.method import Learned, Method, optimizer
+from dsr.studies.distillation.problem import Problem, refuse_tables
 
 _MOMENTUM = 0.5
 
@@ -35,9 +36,15 @@ def _check(config: Any) -> None:
         evaluation.siamese(config.augment, config.dataset))
 
 
+def _check_data(config: Any, problem: Problem) -> None:
+  if config.augment != 'none':
+    refuse_tables('augment', config.augment, problem)
+
+
 DM = Method(
     _dm, 'distribution matching (arXiv:2110.04181)',
     {'steps': 1000, 'learning_rate': 1.0, 'batch_size': 256, 'keep': 'last',
      'augment': 'dsa'},
-    frozenset({'augment', 'ema', 'dm_network'}), check=_check, from_noise=True,
-    networks=('dm_network',))
+    frozenset({'augment', 'ema', 'dm_network'}), check=_check,
+    check_data=_check_data, from_noise=True,
+    networks=lambda config: ('dm_network',))

@@ -8,6 +8,7 @@ from dsr import data as data_lib
 from dsr.distill import kip as kip_lib
 from dsr.studies.distillation.methods import learning
 from dsr.studies.distillation.methods.method import Learned, Method, optimizer
+from dsr.studies.distillation.problem import Problem, refuse_tables
 
 
 def _kip(config, kernel_fn, problem, baseline) -> Learned:
@@ -26,7 +27,12 @@ def _check(config: Any) -> None:
   data_lib.augment.by_name(config.augment)
 
 
+def _check_data(config: Any, problem: Problem) -> None:
+  if config.augment != 'none':
+    refuse_tables('augment', config.augment, problem)
+
+
 KIP = Method(
     _kip, 'kernel inducing points (arXiv:2011.00050)',
     reads=frozenset({'loss', 'augment', 'min_distance', 'ema'}), check=_check,
-    from_noise=True)
+    check_data=_check_data, from_noise=True)

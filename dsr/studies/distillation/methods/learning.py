@@ -94,7 +94,7 @@ def learn(
   state = solver.init(jax.random.key(config.seed + 2), first, *init_args)
   result = loop.run(
       solver.step, state, data, num_steps=config.steps, chunk=config.eval_every,
-      workdir=config.workdir, checkpoint_every=10 * config.eval_every,
+      workdir=config.workdir or None, checkpoint_every=10 * config.eval_every,
       fingerprint=contents.fingerprint(config, ignore=ignore),
       extra=kept, on_chunk=on_chunk, description=config.method)
   if result.status == Status.NOT_FINITE:

@@ -57,7 +57,7 @@ class Method(NamedTuple):
     check_data: (config, problem), for what is wrong with the data, before any
       step.
     from_noise: whether images can start from noise (`init`).
-    networks: flags that name a network which sees the images.
+    networks: config -> flags that name a network which sees the images.
   """
 
   run: Callable[..., Learned]
@@ -68,7 +68,7 @@ class Method(NamedTuple):
   check: Callable[[Any], None] = lambda config: None
   check_data: Callable[[Any, Problem], None] = lambda config, problem: None
   from_noise: bool = False
-  networks: tuple[str, ...] = ()
+  networks: Callable[[Any], tuple[str, ...]] = lambda config: ()
 
 
 def unlearned(examples: Examples, began: float | None = None,

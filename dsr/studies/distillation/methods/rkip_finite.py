@@ -68,15 +68,15 @@ def distil(config: Any, kernel_fn: KernelFn, problem: Problem,
   """
   del kernel_fn, baseline
   size = len(problem.train)
-  watch = stopwatch.Stopwatch(config.workdir)
-  folder = pathlib.Path(config.workdir)
+  watch = stopwatch.Stopwatch(config.workdir or None)
+  folder = pathlib.Path(config.workdir) if config.workdir else None
   examples = problem.examples(problem.train)
   num_outputs = examples.y.shape[1]
   module = nets.MLP(num_outputs, (config.network_width,) * _DEPTH)
   key_victim, key_attack = jax.random.split(jax.random.key(config.seed + 2))
   victim = train.fit_victim(
       key_victim, module, examples, tolerance=_TOLERANCE,
-      workdir=folder / 'training',
+      workdir=folder and folder / 'training',
       fingerprint=contents.fingerprint(config, ignore=tuple(
           f.name for f in dataclasses.fields(config)
           if f.name not in _VICTIM)))
@@ -94,7 +94,7 @@ def distil(config: Any, kernel_fn: KernelFn, problem: Problem,
       key_attack, released, finite.Config(
           ratio=len(problem.start) / size, steps=config.steps,
           learning_rate=config.learning_rate),
-      workdir=folder / 'attack')
+      workdir=folder and folder / 'attack')
   labels = np.asarray(found.info['labels'], np.float32)
   classes = np.asarray(data_lib.decode(jnp.asarray(labels)))
   order = np.argsort(classes, kind='stable')

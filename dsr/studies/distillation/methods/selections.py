@@ -172,6 +172,8 @@ def _fingerprint(config) -> str:
 
 
 def _keep(config, rows, info, arrays, seconds) -> None:
+  if not config.workdir:  # In memory.
+    return
   path = _path(config)
   path.parent.mkdir(parents=True, exist_ok=True)
   with records.replacing(path) as part, open(part, 'wb') as file:
@@ -181,7 +183,7 @@ def _keep(config, rows, info, arrays, seconds) -> None:
 
 def _kept(config) -> tuple[np.ndarray, dict, dict, float] | None:
   """What `_keep` wrote for the same flags, if it did."""
-  if not _path(config).exists():
+  if not (config.workdir and _path(config).exists()):
     return None
   arrays = records.read_arrays(_path(config))
   if str(arrays.pop('fingerprint')) != _fingerprint(config):
@@ -191,22 +193,26 @@ def _kept(config) -> tuple[np.ndarray, dict, dict, float] | None:
   return arrays.pop('rows'), info, arrays, float(arrays.pop('seconds'))
 
 
+def _by_features(config) -> tuple[str, ...]:
+  return ('score_network',) if config.features == 'network' else ()
+
+
 _UNSET = {'keep': 'last'}
 _SCORED = frozenset({'features', 'score_network', 'score_epochs'})
 RANDOM = Method(random, 'a random subset of the training set', _UNSET)
 HERDING = Method(
     herding, 'images whose mean follows that of their class (arXiv:1611.07725)',
-    _UNSET, _SCORED, networks=('score_network',))
+    _UNSET, _SCORED, networks=_by_features)
 KCENTER = Method(
     kcenter, 'greedy k-center: the farthest image next (arXiv:1708.00489)',
-    _UNSET, _SCORED | {'norm'}, networks=('score_network',))
+    _UNSET, _SCORED | {'norm'}, networks=_by_features)
 KMEDOIDS = Method(
     kmedoids, 'images with the least sum of distances to their class', _UNSET,
-    _SCORED | {'norm'}, networks=('score_network',))
+    _SCORED | {'norm'}, networks=_by_features)
 EL2N = Method(
     el2n, 'the hardest images early in training (arXiv:2107.07075)', _UNSET,
     frozenset({'score_network', 'score_epochs', 'score_networks',
-               'el2n_keep'}), networks=('score_network',))
+               'el2n_keep'}), networks=lambda config: ('score_network',))
 MFC = Method(
     mfc, 'minimal finite covering, with a certificate (arXiv:2402.05675)',
     _UNSET, frozenset({'norm', 'cover', 'budget', 'eta', 'time_limit'}))
