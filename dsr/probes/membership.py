@@ -207,12 +207,10 @@ def _curves(side, member, counts):
     order = np.argsort(-score, kind='stable')
     ranked = -score[order]
     starts = np.flatnonzero(np.r_[True, np.diff(ranked) > 0])
-    times = counts[:, order]
-    inside = times * member[order]
-    kinds = inside, times - inside
-    if len(starts) < len(order):  # Equal scores share a point of the curve.
-      kinds = (np.add.reduceat(kind, starts, axis=1) for kind in kinds)
-    found.append(_metrics(*map(_rates, kinds)))
+    inside, outside = (
+        np.add.reduceat(counts[:, order] * kind[order], starts, axis=1)
+        for kind in (member, ~member))
+    found.append(_metrics(_rates(inside), _rates(outside)))
   return np.stack(found)
 
 

@@ -86,7 +86,7 @@ def run(config: Config) -> dict[str, Any]:
   plan = audit_plan.make(config)
   todo = list(plan.stages())
   with compiled.once():
-    _make(config, todo)
+    _make(config, todo, audit_plan.seconds(plan))
   logging.info('audit: the report')
   results = Results(config, plan)
   metrics = audit_report.metrics(results)
@@ -102,11 +102,11 @@ def run(config: Config) -> dict[str, Any]:
   return metrics
 
 
-def _make(config, todo) -> None:
+def _make(config, todo, seconds) -> None:
   """Every part that is not finished, with a word on how long it takes."""
   told = progress.Progress(
       'audit', [(audit_plan.kind(name, job), name) for name, job, *_ in todo],
-      audit_plan.SECONDS)
+      seconds)
   for _, job, stage, read in todo:
     with told.part():
       jobs.finished(job, told.runs(stage), fresh=config.fresh, after=read)

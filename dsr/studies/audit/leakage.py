@@ -32,7 +32,7 @@ REGIMES = {'infinite': '∞', 'linearized': 'lin', 'standard': 'std'}
 _FILE = 'train_{num}_{digest}.npz'  # T, and the test set.
 # Of each part, with the embedded digits on two cores: see `dsr.runs.progress`.
 _SECONDS = {'set of random': 1, 'set of mfc': 2, 'set of kip': 8,
-            'set of rkip': 8, 'infinite': 6, 'linearized': 6, 'standard': 6}
+            'set of rkip': 8, 'infinite': 12, 'linearized': 4, 'standard': 6}
 _PERCENT = {
     'accuracy': 'test accuracy', 'own_recovered_rmse_0.01': 'set < 0.01',
     'own_recovered_rmse_0.05': 'set < 0.05',
@@ -133,6 +133,11 @@ def _draw(rows, title, path) -> pathlib.Path:
       xlabel=f'training images that came back, RMSE < {leaks.LEVEL} (%)',
       ylabel='test accuracy (%)', percent_x=True, percent_y=True, title=title,
       groups=dict(zip(names, (row['regime'] for row in rows))))
+
+
+def seconds(config: Config) -> float:
+  """That it takes on some machine, for `dsr.runs.progress`."""
+  return _progress(config).seconds_left()
 
 
 def _progress(config) -> progress.Progress:

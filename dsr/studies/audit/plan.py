@@ -26,12 +26,12 @@ _LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
 # Seconds of a part, by `kind`, with the embedded digits on two cores: what is
 # told to be left begins with them, see `dsr.runs.progress`.
 SECONDS = {
-    'sets/random': 3, 'sets/kcenter': 3, 'sets/mfc': 3, 'sets/dm': 12,
-    'sets/kip': 12, 'sets/rkip': 12, 'fits/krr': 1, 'fits/mlp': 3,
-    'fits/dp': 10, 'membership/krr': 3, 'membership/mlp': 4,
-    'membership/set': 1, 'robustness/krr': 5, 'robustness/mlp': 6,
-    'fairness/krr': 1, 'fairness/mlp': 1, 'lira/all': 3, 'lira/random': 5,
-    'lira/kip': 30, 'leakage': 100, 'claims': 1}
+    'sets/random': 4, 'sets/kcenter': 1, 'sets/mfc': 1, 'sets/dm': 12,
+    'sets/kip': 5, 'sets/rkip': 6, 'fits/krr': 1, 'fits/mlp': 2, 'fits/dp': 9,
+    'membership/krr': 1, 'membership/mlp': 1.2, 'membership/set': 1,
+    'robustness/krr': 3, 'robustness/mlp': 1, 'fairness/krr': 0.2,
+    'fairness/mlp': 0.2, 'lira/all': 7, 'lira/random': 3, 'lira/kip': 9,
+    'claims': 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +109,13 @@ def kind(name: str, job: Any) -> str:
     return f'{stage}/dp'
   what = getattr(job, 'method', label.rpartition('/')[2])
   return f'{stage}/{what}' if what else stage
+
+
+def seconds(plan: Plan) -> dict[str, float]:
+  """Of a part of each `kind`: `SECONDS`, and what this leakage takes."""
+  if plan.leakage is None:
+    return SECONDS
+  return SECONDS | {'leakage': leakage.seconds(plan.leakage)}
 
 
 def make(config: Any) -> Plan:

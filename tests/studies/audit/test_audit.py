@@ -152,7 +152,11 @@ def test_kinds_of_parts_are_those_that_take_as_long():
   assert kinds['fits: dp/mlp'] == 'fits/dp'
   assert kinds['membership: kip_2/set'] == 'membership/set'
   assert (kinds['lira: kip'], kinds['leakage']) == ('lira/kip', 'leakage')
-  assert set(kinds.values()) <= set(audit_plan.SECONDS)
+  seconds = audit_plan.seconds(plan)
+  assert set(kinds.values()) <= set(seconds)
+  less = dataclasses.replace(plan, leakage=dataclasses.replace(
+      plan.leakage, methods='all,kip', regimes='infinite'))
+  assert audit_plan.seconds(less)['leakage'] < seconds['leakage'] / 2
 
 
 def _dates(config):
