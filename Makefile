@@ -16,13 +16,15 @@ $(VENV)/.test: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.base  ## The audit of the embedded digits, within six minutes on 2 cores.
-	$(BIN)/python -m experiments.audit --inits=real --num_networks=2 \
-	  --network_epochs=100 --full_epochs=10 \
-	  --options=dm.steps=60,kip.steps=300,rkip.steps=300 \
-	  --learned=logistic --lira_shadows=16 --num_attacked=30 \
-	  --attacks=fgsm,pgd_linf,pgd_l2,apgd_ce,square --attack_steps=10 \
-	  --leak_train=30 --workdir=out/demo
+demo: $(VENV)/.base  ## The audit of the embedded digits, within two minutes on 2 cores.
+	$(BIN)/python -m experiments.audit --methods=random,kcenter,kip \
+	  --inits=real --num_networks=2 --network_epochs=100 --full_epochs=4 \
+	  --options=kip.steps=300 --learned=logistic \
+	  --lira_shadows=8 --lira_train=600 \
+	  --num_attacked=30 --attacks=fgsm,pgd_linf --attack_steps=10 \
+	  --corruptions=gaussian_noise,gaussian_blur,contrast,pixelate \
+	  --leak_train=30 --leak_methods=all,kip --leak_regimes=infinite \
+	  --workdir=out/demo
 
 test: $(VENV)/.test  ## The tests that CI runs.
 	$(BIN)/ruff check .

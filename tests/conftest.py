@@ -5,6 +5,7 @@ import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ['DSR_COMPILED'] = 'off'  # Commands called here keep no programs.
 # Most of the time here is the compiler's; `make test-all` optimises.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 

@@ -41,6 +41,7 @@ def learned_scores(
   from sklearn import linear_model, neural_network, pipeline, preprocessing
   from sklearn.exceptions import ConvergenceWarning
   from sklearn.model_selection import StratifiedKFold
+  import threadpoolctl
 
   checks.features('outputs', outputs)
   checks.flags('member', member, shape=outputs.shape[:1])
@@ -64,7 +65,9 @@ def learned_scores(
 
   found = np.empty(len(x))
   split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-  with warnings.catch_warnings():  # Stopping early is regularisation here.
+  # For such small matrices threads of BLAS do nothing but wait for each other.
+  with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1, 'blas'):
+    # Stopping early is regularisation here.
     warnings.simplefilter('ignore', ConvergenceWarning)
     for train, test in split.split(x, member):
       log_p = classifier().fit(x[train], member[train]).predict_log_proba(

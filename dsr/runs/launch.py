@@ -13,7 +13,7 @@ from etils import eapp
 import jax
 
 from dsr import loop
-from dsr.runs import lock
+from dsr.runs import compiled, lock
 
 _LARGEST = 2**31 - 1  # What seeds, sizes and numbers of steps may be.
 _WIDEST = 1e30  # Beyond it a float32 is infinite once it is squared or summed.
@@ -23,7 +23,8 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
   """Parses the flags of `config_class` and calls `run` on the result.
 
   Turns x64 on: small solves then use float64, data stay float32. While it runs
-  the workdir is locked. Unknown flags and bad values end with a usage line and
+  the workdir is locked, and compiled programs are kept for later commands, see
+  `compiled.keep`. Unknown flags and bad values end with a usage line and
   exit status 2 or 1, not with a traceback; `--verbosity=1` shows it. A run that
   Ctrl-C or SIGTERM stopped ends with 130 or 143, whatever it could save.
 
@@ -45,6 +46,7 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
     jax.config.update('jax_enable_x64', True)
     try:
       check_flags(config)
+      compiled.keep()
       workdir = getattr(config, 'workdir', None)
       with contextlib.nullcontext() if workdir is None else lock.held(workdir):
         run(config)

@@ -148,3 +148,11 @@ def test_map_host_is_the_map_of_the_whole(batch_size):
 def test_bad_input(call, message):
   with pytest.raises(ValueError, match=message):
     call(_pixels(20))
+
+
+def test_equal_statistics_give_one_function():
+  x = _pixels()
+  one, same = (transforms.by_name('standardise', x) for _ in range(2))
+  assert one.apply is same.apply
+  other = transforms.by_name('standardise', x / 2)
+  assert other.apply is not one.apply

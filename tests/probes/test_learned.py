@@ -3,6 +3,7 @@ import jax
 import numpy as np
 import pytest
 from sklearn import linear_model, metrics
+import threadpoolctl
 
 from dsr.probes import learned
 
@@ -42,6 +43,24 @@ def test_scores_repeat_by_key_and_take_one_output(key):
   np.testing.assert_array_equal(first, again)
   other = learned.learned_scores(jax.random.key(1), outputs, y, member)
   assert np.any(first != other)
+
+
+def test_small_fits_do_not_wait_for_threads(key, monkeypatch):
+  seen, fit = set(), linear_model.LogisticRegression.fit
+
+  def threads():
+    return {library['num_threads'] for library in
+            threadpoolctl.threadpool_info() if library['user_api'] == 'blas'}
+
+  def watched(self, *args, **options):
+    seen.update(threads())
+    return fit(self, *args, **options)
+
+  monkeypatch.setattr(linear_model.LogisticRegression, 'fit', watched)
+  with threadpoolctl.threadpool_limits(2, 'blas'):
+    learned.learned_scores(key, *_problem(2.0, n=60))
+    assert seen == {1}
+    assert threads() == {2}  # The caller's own.
 
 
 @pytest.mark.errors

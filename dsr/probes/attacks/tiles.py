@@ -25,6 +25,7 @@ _CACHE = 2_000_000  # Bytes of activations in a tile; L2 of 1 MiB a core.
 _SMALLEST = 8  # Examples in a tile, for matrix products to be efficient.
 _FEWEST = 32  # Likewise with `stop`, where an eighth of the examples is a tile.
 _TILES = 8
+_MOST_FORMS = 64  # Of networks that are remembered; the oldest is forgotten.
 
 
 def pick_size(
@@ -48,16 +49,35 @@ def pick_size(
   if jax.default_backend() != 'cpu':
     return limit
 
-  def kept(n):
-    """Bytes, of weights and n examples."""
-    like = jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype)
-    pull = jax.eval_shape(lambda y: jax.vjp(predict, y)[1], like)
-    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(pull))
-
-  one, two = kept(1), kept(2)
+  one, two = _kept(predict, x)
   each = max(1, two - one)
   most = min(limit, max(_SMALLEST, max(_CACHE, one - each) // each))
   return math.ceil(len(x) / math.ceil(len(x) / most))  # Tiles of equal size.
+
+
+_bytes_of: dict[Any, tuple[int, int]] = {}  # Of forms of networks seen.
+
+
+def _kept(predict, x) -> tuple[int, int]:
+  """Bytes that the backward pass keeps of the weights and 1 or 2 examples.
+
+  They depend on shapes alone. Tracing takes longer than the attack of a small
+  network, so that they are remembered for networks of one form.
+  """
+  leaves, structure = jax.tree.flatten(predict)
+  key = (structure, x.shape[1:], x.dtype, jax.config.jax_enable_x64, *(
+      (isinstance(a, jax.core.Tracer), jax.typeof(a)) for a in leaves))
+  if key not in _bytes_of:
+
+    def kept(n):
+      like = jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype)
+      pull = jax.eval_shape(lambda y: jax.vjp(predict, y)[1], like)
+      return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(pull))
+
+    if len(_bytes_of) == _MOST_FORMS:
+      del _bytes_of[next(iter(_bytes_of))]
+    _bytes_of[key] = kept(1), kept(2)
+  return _bytes_of[key]
 
 
 def sweep(

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from absl import logging
 
 from dsr.probes.corruptions import CORRUPTIONS
-from dsr.runs import contents, jobs, records, screen
+from dsr.runs import compiled, contents, jobs, progress, records, screen
 from dsr.studies.audit import (
     plan as audit_plan,
     report as audit_report,
     robustness,
 )
+from dsr.studies.audit.results import Results
 from dsr.studies.distillation import distill
 
 
@@ -65,6 +66,9 @@ class Config:
   corruptions: str = ','.join(CORRUPTIONS)
   groups: str = ''  # A .npy, (N_test,): groups of test images, beside classes.
   leak_train: int = 50  # Training images of the reconstruction; 0 for none.
+  # Sets whose networks are attacked for it, see experiments.leakage.
+  leak_methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'
+  leak_regimes: str = 'infinite,linearized'  # Of these networks.
   seed: int = 0  # Of all that is drawn.
   fresh: bool = False  # Whether to repeat the parts that are finished.
   workdir: str = 'out/audit'  # Where the results go.
@@ -78,18 +82,31 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
+  logging.info('audit of %s: results go to %s', config.dataset, config.workdir)
   plan = audit_plan.make(config)
   todo = list(plan.stages())
-  for i, (name, job, stage, read) in enumerate(todo):
-    logging.info('audit %d of %d: %s', i + 1, len(todo), name)
-    jobs.finished(job, stage, fresh=config.fresh, after=read)
-  page, metrics, paths = audit_report.build(config, plan)
+  with compiled.once():
+    _make(config, todo, audit_plan.seconds(plan))
+  logging.info('audit: the report')
+  results = Results(config, plan)
+  metrics = audit_report.metrics(results)
   records.write(
       config.workdir, config=config, contents=contents.of(config),
       metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'parts': {name: job.workdir for name, job, *_ in todo}})
-  paths = audit_report.write(config.workdir, page) + paths
+  page = audit_report.build(results)
+  paths = audit_report.write(results, page)
   screen.show(audit_report.summary(page))
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
+
+
+def _make(config, todo, seconds) -> None:
+  """Every part that is not finished, with a word on how long it takes."""
+  told = progress.Progress(
+      'audit', [(audit_plan.kind(name, job), name) for name, job, *_ in todo],
+      seconds)
+  for _, job, stage, read in todo:
+    with told.part():
+      jobs.finished(job, told.runs(stage), fresh=config.fresh, after=read)

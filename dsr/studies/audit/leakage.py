@@ -4,6 +4,7 @@ The command is `experiments.leakage`; its docstring has an example, and what
 it writes.
 """
 import dataclasses
+import functools
 import pathlib
 import time
 from typing import Any, Literal
@@ -13,7 +14,15 @@ import numpy as np
 from dsr import checks
 from dsr.data import Splits
 from dsr.report import tables, trade_off
-from dsr.runs import compiled, contents, jobs, records, screen
+from dsr.runs import (
+    compiled,
+    contents,
+    jobs,
+    pictures,
+    progress,
+    records,
+    screen,
+)
 from dsr.studies.audit import attack_set, leaks
 from dsr.studies.distillation import distill, evaluation
 from dsr.studies.distillation.methods import table
@@ -21,6 +30,9 @@ from dsr.studies.reconstruction import attacks, victims
 
 REGIMES = {'infinite': '∞', 'linearized': 'lin', 'standard': 'std'}
 _FILE = 'train_{num}_{digest}.npz'  # T, and the test set.
+# Of each part, with the embedded digits on two cores: see `dsr.runs.progress`.
+_SECONDS = {'set of random': 1, 'set of mfc': 2, 'set of kip': 8,
+            'set of rkip': 8, 'infinite': 12, 'linearized': 4, 'standard': 6}
 _PERCENT = {
     'accuracy': 'test accuracy', 'own_recovered_rmse_0.01': 'set < 0.01',
     'own_recovered_rmse_0.05': 'set < 0.05',
@@ -84,21 +96,6 @@ def run(config: Config) -> dict[str, Any]:
   with compiled.once():
     rows = _rows(config, splits.train, str(path))
   folder = pathlib.Path(config.workdir)
-  near = leaks.nearest_rows(rows)
-  paths = []
-  for name, found, columns in (
-      ('table', rows, _COLUMNS), ('nearest', near, _NEAREST)):
-    paths += [tables.write(folder / f'{name}.{ending}', found, columns)
-              for ending in ('md', 'csv')]
-  title = f'{config.dataset}, {len(splits.train)} training images'
-  names = [f'{row["method"]} {REGIMES[row["regime"]]}' for row in rows]
-  points = [(row['metrics'][f'train_recovered_rmse_{leaks.LEVEL}'],
-             row['metrics']['accuracy']) for row in rows]
-  paths.append(trade_off.trade_off(
-      folder / 'leakage.png', dict(zip(names, points)),
-      xlabel=f'training images that came back, RMSE < {leaks.LEVEL} (%)',
-      ylabel='test accuracy (%)', percent_x=True, percent_y=True, title=title,
-      groups=dict(zip(names, (row['regime'] for row in rows)))))
   metrics = {f'{row["method"]}_{row["regime"]}_{name}': metric
              for row in rows for name, metric in row['metrics'].items()}
   told = leaks.sentence(rows, len(splits.train))
@@ -109,6 +106,14 @@ def run(config: Config) -> dict[str, Any]:
       extra={'sentence': told, 'runs': {
           name: command for row in rows
           for name, command in row['commands'].items()}})
+  near, paths = leaks.nearest_rows(rows), []
+  for name, found, columns in (
+      ('table', rows, _COLUMNS), ('nearest', near, _NEAREST)):
+    paths += [tables.write(folder / f'{name}.{ending}', found, columns)
+              for ending in ('md', 'csv')]
+  title = f'{config.dataset}, {len(splits.train)} training images'
+  paths += pictures.draw(folder, {
+      'leakage.png': functools.partial(_draw, rows, title)})
   screen.show(tables.render(rows, _COLUMNS, title=f'{title} [95 % interval]'))
   screen.show(tables.render(
       near, _NEAREST, title='\nTo the nearest training image'))
@@ -117,14 +122,44 @@ def run(config: Config) -> dict[str, Any]:
   return metrics
 
 
+def _draw(rows, title, path) -> pathlib.Path:
+  """Accuracy against what came back of T, a point for each attack."""
+  path.unlink(missing_ok=True)  # An earlier one shows other numbers.
+  names = [f'{row["method"]} {REGIMES[row["regime"]]}' for row in rows]
+  points = [(row['metrics'][f'train_recovered_rmse_{leaks.LEVEL}'],
+             row['metrics']['accuracy']) for row in rows]
+  return trade_off.trade_off(
+      path, dict(zip(names, points)),
+      xlabel=f'training images that came back, RMSE < {leaks.LEVEL} (%)',
+      ylabel='test accuracy (%)', percent_x=True, percent_y=True, title=title,
+      groups=dict(zip(names, (row['regime'] for row in rows))))
+
+
+def seconds(config: Config) -> float:
+  """That it takes on some machine, for `dsr.runs.progress`."""
+  return _progress(config).seconds_left()
+
+
+def _progress(config) -> progress.Progress:
+  regimes, parts = evaluation.names(config.regimes), []
+  for method in evaluation.names(config.methods):
+    if method != 'all':
+      parts.append((f'set of {method.removesuffix("_corrupted")}',
+                    f'the set of {method}'))
+    parts += [(regime, f'{method}, {regime}') for regime in regimes]
+  return progress.Progress('leakage', parts, _SECONDS)
+
+
 def _rows(config, train, path) -> list[dict[str, Any]]:
   """The record of each attack, set by set; makes what is missing."""
-  rows = []
+  rows, told = [], _progress(config)
   for method in evaluation.names(config.methods):
     images, commands = '', {}
     if method != 'all':
       job = distill_job(config, method, path)
-      record = jobs.finished(job, distill.run, fresh=config.fresh)
+      with told.part():
+        record = jobs.finished(
+            job, told.runs(distill.run), fresh=config.fresh)
       images = str(pathlib.Path(job.workdir, 'distilled.npz'))
       commands = {job.workdir: record['command']}
     for regime in evaluation.names(config.regimes):
@@ -132,7 +167,9 @@ def _rows(config, train, path) -> list[dict[str, Any]]:
           attack_job(config, method, regime, path, images),
           num_train=_size(config, method, train),
           digest=attack_set.set_digest(images, train))
-      record = jobs.finished(job, attack_set.run, fresh=config.fresh)
+      with told.part():
+        record = jobs.finished(
+            job, told.runs(attack_set.run), fresh=config.fresh)
       rows.append(record | {
           'method': method, 'regime': regime, 'num_images': job.num_train,
           'commands': commands | {job.workdir: record['command']}})

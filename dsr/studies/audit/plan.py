@@ -23,7 +23,15 @@ _NO_NETWORKS = {'networks': '', 'num_networks': 5, 'network_epochs': None,
                 'network_learning_rate': None, 'protocol': 'condensation'}
 _DP = 'dp'  # The name of all images under DP-SGD.
 _LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
-_LEAKS = ('all', 'random', 'kip', 'kip_corrupted', 'rkip', 'mfc')
+# Seconds of a part, by `kind`, with the embedded digits on two cores: what is
+# told to be left begins with them, see `dsr.runs.progress`.
+SECONDS = {
+    'sets/random': 4, 'sets/kcenter': 1, 'sets/mfc': 1, 'sets/dm': 12,
+    'sets/kip': 5, 'sets/rkip': 6, 'fits/krr': 1, 'fits/mlp': 2, 'fits/dp': 9,
+    'membership/krr': 1, 'membership/mlp': 1.2, 'membership/set': 1,
+    'robustness/krr': 3, 'robustness/mlp': 1, 'fairness/krr': 0.2,
+    'fairness/mlp': 0.2, 'lira/all': 7, 'lira/random': 3, 'lira/kip': 9,
+    'claims': 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +96,26 @@ class Plan:
     yield 'claims', self.claims, claims.run, [
         job.workdir for stage in (self.sets, self.membership, self.fairness)
         for job in stage.values()]
+
+
+def kind(name: str, job: Any) -> str:
+  """What a stage of `Plan.stages` has in common with others that take as long.
+
+  Its name with the method or the model in place of the subject: 'sets/kip',
+  'fits/mlp'.
+  """
+  stage, _, label = name.partition(': ')
+  if getattr(job, 'dp_epsilon', 0) and stage == 'fits':
+    return f'{stage}/dp'
+  what = getattr(job, 'method', label.rpartition('/')[2])
+  return f'{stage}/{what}' if what else stage
+
+
+def seconds(plan: Plan) -> dict[str, float]:
+  """Of a part of each `kind`: `SECONDS`, and what this leakage takes."""
+  if plan.leakage is None:
+    return SECONDS
+  return SECONDS | {'leakage': leakage.seconds(plan.leakage)}
 
 
 def make(config: Any) -> Plan:
@@ -254,5 +282,6 @@ def _leakage(config) -> leakage.Config | None:
     return None
   return leakage.Config(
       dataset=config.dataset, data_dir=config.data_dir,
-      num_train=config.leak_train, methods=','.join(_LEAKS), seed=config.seed,
+      num_train=config.leak_train, methods=config.leak_methods,
+      regimes=config.leak_regimes, seed=config.seed,
       workdir=str(pathlib.Path(config.workdir) / 'leakage'))

@@ -140,8 +140,8 @@ def _roc(results) -> list[Picture]:
           arrays[name][0], arrays['train_member'])[:2]
     if curves:
       pictures.append(Picture(
-          answers.roc(results.folder / f'roc_{model}.png', curves,
-                      title=f'Membership in the training set, {model}'),
+          results.later(f'roc_{model}.png', answers.roc, curves,
+                        title=f'Membership in the training set, {model}'),
           f'ROC curves of the attack on {model} (the first network), both axes '
           'logarithmic.'))
   return pictures

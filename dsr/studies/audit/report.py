@@ -1,43 +1,46 @@
 """The report of an audit: from the records of its parts to a page."""
-import os
 import pathlib
-from typing import Any
 
 from dsr.report import page as page_lib, tables
-from dsr.runs import records
+from dsr.runs import pictures, records
 from dsr.studies.audit import sections as audit_sections
 from dsr.studies.audit.results import Results, attack_of
 
 
-def build(config: Any, plan: Any) -> tuple[
-    page_lib.Page, dict[str, records.Metric], list[pathlib.Path]]:
-  """The page, the metrics of the audit's record, and the pictures drawn.
+def build(results: Results) -> page_lib.Page:
+  """The page; its pictures are left to `write`.
 
   Args:
-    config: an `experiments.audit.Config`.
-    plan: its `Plan`, every part of it finished.
+    results: of an audit, every part of it finished.
   """
-  results = Results(config, plan)
-  sections, paths = [], []
-  for make in audit_sections.SECTIONS:
-    section = make(results)
-    if section is not None:
-      sections.append(section)
-      paths += [pathlib.Path(p.path) for p in section.pictures]
-  page = page_lib.Page(
-      title=f'Audit of {_what(config)}', lead=_lead(results),
-      sections=sections, facts=_facts(results), footnotes=_FOOTNOTES)
-  return page, _metrics(results), paths
+  sections = [make(results) for make in audit_sections.SECTIONS]
+  return page_lib.Page(
+      title=f'Audit of {_what(results.config)}', lead=_lead(results),
+      sections=[section for section in sections if section is not None],
+      facts=_facts(results), footnotes=_FOOTNOTES)
 
 
-def write(workdir: str | os.PathLike, page: page_lib.Page
-          ) -> list[pathlib.Path]:
-  """Writes `report.html`, `report.md` and, of the first table, `table.csv`."""
-  folder = pathlib.Path(workdir)
-  table = page.sections[0].tables[0]
+def write(results: Results, page: page_lib.Page) -> list[pathlib.Path]:
+  """Writes `table.csv`, of the first table, then pictures, then the page.
+
+  A picture that cannot be drawn is missing in `report.html` and `report.md`,
+  and named by the record, which must be there already.
+
+  Returns:
+    The paths of all.
+  """
+  folder, table = results.folder, page.sections[0].tables[0]
+  csv = tables.write(folder / 'table.csv', table.rows, table.columns)
+  # What an earlier call drew shows other numbers.
+  for name in results.drawings:
+    (folder / name).unlink(missing_ok=True)
+  pictures.draw(folder, results.drawings)
+  page = page._replace(sections=[section._replace(pictures=[
+      p for p in section.pictures if pathlib.Path(p.path).exists()])
+                                 for section in page.sections])
   return [page_lib.write_html(folder / 'report.html', page),
-          page_lib.write_markdown(folder / 'report.md', page),
-          tables.write(folder / 'table.csv', table.rows, table.columns)]
+          page_lib.write_markdown(folder / 'report.md', page), csv,
+          *(pathlib.Path(p.path) for s in page.sections for p in s.pictures)]
 
 
 def summary(page: page_lib.Page) -> str:
@@ -98,7 +101,7 @@ def _facts(results) -> dict[str, str]:
       'command': records.command(config)}
 
 
-def _metrics(results) -> dict[str, records.Metric]:
+def metrics(results: Results) -> dict[str, records.Metric]:
   """The headline number of every set and model."""
   found = {}
   for stage, names in (

@@ -1,4 +1,5 @@
 """The records of an audit, and how numbers of them are told."""
+from collections.abc import Callable
 import functools
 import pathlib
 from typing import Any
@@ -22,12 +23,19 @@ class Results:
     plan: its `Plan`.
     folder: where pictures go.
     networks: names of the networks.
+    drawings: file in `folder` -> function of its path that draws it.
   """
 
   def __init__(self, config: Any, plan: Any):
     self.config, self.plan = config, plan
     self.folder = pathlib.Path(config.workdir)
     self.networks = evaluation.names(config.networks)
+    self.drawings: dict[str, Callable[[pathlib.Path], Any]] = {}
+
+  def later(self, name: str, draw: Callable, *args, **options) -> pathlib.Path:
+    """The path of a picture that `draw(path, ...)` is to make at the end."""
+    self.drawings[name] = lambda path: draw(path, *args, **options)
+    return self.folder / name
 
   @functools.cache  # noqa: B019
   def rows(self, stage: str) -> list[dict[str, Any]]:

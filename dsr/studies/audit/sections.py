@@ -56,8 +56,8 @@ def good(results: Results) -> Section:
                     if row['model'] == model}
             for model in models_of(results)}
   pictures = [Picture(
-      dots.intervals(results.folder / 'accuracy.png', series,
-                     title=f'{results.config.dataset}: test accuracy'),
+      results.later('accuracy.png', dots.intervals, series,
+                    title=f'{results.config.dataset}: test accuracy'),
       'Test accuracy by set and model, with 95 % intervals.')]
   pictures += _images(results)
   return Section(
@@ -92,8 +92,8 @@ def _images(results) -> list[Picture]:
   for i, names in enumerate(np.array_split(list(grids), number)):
     part = {str(name): grids[name] for name in names}
     pictures.append(Picture(
-        figures.side_by_side(results.folder / f'images_{i}.png', part,
-                             classes, title=f'{results.config.dataset}'),
+        results.later(f'images_{i}.png', figures.side_by_side, part, classes,
+                      title=f'{results.config.dataset}'),
         f'Images of {", ".join(part)}; a row for each class.'))
   return pictures
 
@@ -163,8 +163,8 @@ def _curves(results, model) -> list[Picture]:
     return []
   attack = results.rows('robustness')[0]['config']['curve']
   return [Picture(
-      answers.against_epsilon(
-          results.folder / 'epsilon.png', series,
+      results.later(
+          'epsilon.png', answers.against_epsilon, series,
           xlabel=f'epsilon of {attack}',
           title=f'{results.config.dataset}, {model}'),
       f'Accuracy of {model} under {attack} at growing radii.')]
@@ -223,8 +223,8 @@ def fair(results: Results) -> Section:
           [n.removeprefix('accuracy_') for n in names],
           *np.transpose([tuple(row['metrics'][n])[:3] for n in names]))
   picture = Picture(
-      answers.by_group(results.folder / 'classes.png', series,
-                       title=f'{results.config.dataset}, {model}'),
+      results.later('classes.png', answers.by_group, series,
+                    title=f'{results.config.dataset}, {model}'),
       f'Test accuracy of {model} by class.')
   return Section(
       'Is it fair?', f'{answer}.',

@@ -109,3 +109,26 @@ def test_no_example_at_a_time_is_refused(key):
   with pytest.raises(ValueError, match='`batch_size` must be an integer of'):
     pgd.pgd(key, toys.mlp, toys.X, np.zeros(48, int), epsilon=0.1,
             batch_size=0)
+
+
+def test_networks_of_one_form_are_looked_at_once():
+  traced = []
+
+  def apply(weights, x):
+    traced.append(x.shape)
+    return jnp.tanh(x @ weights) @ weights.T
+
+  def pick(dim, rows):
+    predict, known = threat.build(
+        jax.tree_util.Partial(apply, jnp.ones((dim, dim), jnp.float32)),
+        jnp.zeros((rows, dim), jnp.float32), np.zeros(rows, int),
+        epsilon=0.1, norm='l2')
+    traced.clear()
+    return tiles.pick_size(predict, known, None, stop=False), len(traced)
+
+  size, looks = pick(1000, 5000)
+  assert size < 5000
+  assert looks == 2  # With one example, and with two.
+  assert pick(1000, 5000) == (size, 0)
+  assert pick(1000, 50) == (50, 0)  # The number of examples does not matter.
+  assert pick(500, 5000)[1] == 2

@@ -2,7 +2,9 @@
 import dataclasses
 import os
 import pathlib
+import re
 
+from absl import logging
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from dsr.studies.audit import (
   leakage,
   membership,
   plan as audit_plan,
+  sections,
 )
 
 SMALL = audit.Config(
@@ -100,6 +103,60 @@ def test_the_report_answers_with_numbers_and_commands(finished):
     assert (folder / f'{name}.svg').exists()
   assert (folder / 'table.csv').read_text().count('\n') == 1 + 2 * len(SETS)
   assert records.read(folder)['metrics'] == metrics
+
+
+def test_a_picture_that_fails_is_missing_and_nothing_else(
+    finished, monkeypatch):
+  config, metrics = finished
+  folder = pathlib.Path(config.workdir)
+
+  def broken(path, *args, **options):
+    assert records.read(folder)['metrics'] == metrics  # Written before.
+    assert (folder / 'table.csv').exists()
+    raise OSError('no space left')
+
+  for name in ('record.json', 'table.csv', 'report.md'):
+    (folder / name).unlink()
+  with monkeypatch.context() as patch:
+    patch.setattr(sections.answers, 'by_group', broken)
+    assert audit.run(config) == metrics
+  assert 'no space left' in records.read(folder)['extra']['failed_pictures'][
+      'classes.png']
+  assert 'classes.png' not in (folder / 'report.md').read_text()
+  assert 'accuracy.png' in (folder / 'report.md').read_text()
+  audit.run(config)
+  assert 'classes.png' in (folder / 'report.md').read_text()
+
+
+def test_it_tells_what_runs_and_what_is_left(finished, monkeypatch):
+  lines = []
+  monkeypatch.setattr(
+      logging, 'info', lambda text, *args: lines.append(text % args))
+  audit.run(finished[0])
+  told = [line for line in lines if line.startswith('audit ')]
+  assert 'results go to' in told[0]
+  number = len(list(audit_plan.make(finished[0]).stages()))
+  for i, line in enumerate(told[1:number + 1]):
+    assert re.fullmatch(
+        f'audit {i + 1} of {number}: .* \\(about [\\dhmins ]+ left\\)', line)
+  assert any(': fits: kip_2/mlp (' in line for line in told)
+
+
+def test_kinds_of_parts_are_those_that_take_as_long():
+  plan = audit_plan.make(dataclasses.replace(
+      SMALL, dp_epsilon=8.0, lira_shadows=8, leak_train=6))
+  kinds = {name: audit_plan.kind(name, job)
+           for name, job, *_ in plan.stages()}
+  assert kinds['sets: kip_2'] == kinds['sets: kip_noise_2'] == 'sets/kip'
+  assert kinds['fits: random_2/mlp'] == 'fits/mlp'
+  assert kinds['fits: dp/mlp'] == 'fits/dp'
+  assert kinds['membership: kip_2/set'] == 'membership/set'
+  assert (kinds['lira: kip'], kinds['leakage']) == ('lira/kip', 'leakage')
+  seconds = audit_plan.seconds(plan)
+  assert set(kinds.values()) <= set(seconds)
+  less = dataclasses.replace(plan, leakage=dataclasses.replace(
+      plan.leakage, methods='all,kip', regimes='infinite'))
+  assert audit_plan.seconds(less)['leakage'] < seconds['leakage'] / 2
 
 
 def _dates(config):
