@@ -18,7 +18,7 @@ $(VENV)/.test: $(VENV)/.base
 
 demo: $(VENV)/.base  ## The audit of the embedded digits, within two minutes on 2 cores.
 	$(BIN)/python -m experiments.audit --methods=random,kip \
-	  --inits=real --num_networks=2 --network_epochs=100 --full_epochs=4 \
+	  --inits=real --num_networks=2 --network_epochs=100 --full_epochs=10 \
 	  --options=kip.steps=300 --learned=logistic \
 	  --lira_shadows=8 --lira_train=600 \
 	  --num_attacked=30 --attacks=fgsm,pgd_linf --attack_steps=10 \
