@@ -71,15 +71,15 @@ def read_npy(name: str, path: str | os.PathLike) -> np.ndarray:
 def channels_last(name: str, x: Any) -> None:
   """Refuses images whose channels stand first, (N, C, H, W).
 
-  These are arrays of four axes whose second has 1 or 3 entries and whose last
-  two have more than four: images so wide, so low, and of so many channels are
-  not known to us.
+  These are arrays of four axes whose second has at most four entries and whose
+  last two have more: images so low, and of so many channels, are not known to
+  us.
 
   Raises:
     ValueError: names the line of NumPy that mends it.
   """
   shape = tuple(np.shape(x))
-  if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 4:
+  if len(shape) == 4 and 0 < shape[1] <= 4 < min(shape[2:]):
     raise ValueError(
         f'`{name}` must have its channels last, (N, H, W, C), got {shape}, '
         f'where they seem to be first: {name} = np.moveaxis({name}, 1, -1).')
@@ -126,7 +126,10 @@ def _header(file):
              (2, 0): np.lib.format.read_array_header_2_0}
   if version not in readers:
     raise ValueError(f'its .npy format is {version[0]}.{version[1]}')
-  return readers[version](file)
+  try:
+    return readers[version](file)
+  except Exception as error:  # Of the tokenizer, of ast, of NumPy, of struct.
+    raise ValueError(f'its header cannot be read ({_reason(error)})') from error
 
 
 def _reason(error: Exception) -> str:

@@ -31,18 +31,17 @@ def load(name: str, data_dir, cache_dir) -> Splits:
     ValueError: the set is not there, or cannot be downloaded.
     ImportError: it was never decoded, and TensorFlow is not installed.
   """
-  folder = pathlib.Path(
-      data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  ).expanduser().resolve()
+  folder = data_dir or os.environ.get('TFDS_DATA_DIR')
+  folder = pathlib.Path(os.path.expanduser(
+      folder or '~/tensorflow_datasets')).resolve()
   if not _prepared(folder, name):
     if data_dir is not None:
       raise ValueError(
           f'`data_dir` must hold the prepared set {name!r}, but there is no '
           f'{folder / name}/<version>/dataset_info.json. {_advice(name)}')
     _download(name, folder)
-  cache = pathlib.Path(
-      cache_dir or os.environ.get('DSR_CACHE_DIR') or '~/.cache/dsr'
-  ).expanduser()
+  cache = pathlib.Path(os.path.expanduser(
+      cache_dir or os.environ.get('DSR_CACHE_DIR') or '~/.cache/dsr'))
   path = cache / f'{name}-{_fingerprint(folder, name)}.npz'
   if path.exists():
     found = files.read_npz('cache_dir', path)

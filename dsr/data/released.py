@@ -97,8 +97,9 @@ def read(name: str, path: str | os.PathLike) -> np.ndarray:
   try:  # Tensors and plain containers alone: no code from the file.
     found = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:  # Of pickle, of ZIP, of the disk, of PyTorch.
-    raise ValueError(f'`{name}` must be a file of tensors, {path} is not: '
-                     f'{str(error).partition(chr(10))[0]}') from error
+    raise ValueError(
+        f'`{name}` must be a file of tensors and plain containers, {path} is '
+        f'not ({type(error).__name__}).') from error
   return _only(name, path, found)
 
 

@@ -20,6 +20,7 @@ from dsr.types import Dataset
 
 _ARRAYS = ('x_train', 'y_train', 'x_test', 'y_test')
 _DIGITS_TEST_FRACTION = 0.2
+_MOST_CLASSES = 100_000  # Beyond any dataset.
 
 
 class Source(NamedTuple):
@@ -119,7 +120,11 @@ def _parse(name):
           "`name` must choose classes as in 'mnist[3,8]' or 'mnist[0:5]', "
           f'got {name!r}.')
     first = int(bounds[1])
-    classes += range(first, int(bounds[2]) if bounds[2] else first + 1)
+    last = int(bounds[2]) if bounds[2] else first + 1
+    if max(first, last) > _MOST_CLASSES:
+      raise ValueError(f'`name` must choose classes below {_MOST_CLASSES}, got '
+                       f'{name!r}.')
+    classes += range(first, last)
   return match[1], classes
 
 

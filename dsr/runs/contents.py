@@ -4,6 +4,7 @@ A dataset and a set are known to a run by their names. What the name stands for
 may change, and then no finished work belongs to it any more: records, and
 fingerprints of checkpoints, hold digests of the contents.
 """
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -42,7 +43,7 @@ def of(config: Any) -> dict[str, str]:
   for flag, inside in _FILES.items():
     path = getattr(config, flag, '')
     if path:
-      path = pathlib.Path(path).expanduser()
+      path = pathlib.Path(os.path.expanduser(path))
       path = path / inside if path.is_dir() else path
       if path.is_file():
         found[flag] = _file(str(path), state(str(path)))
@@ -67,7 +68,9 @@ def _dataset(name, data_dir, seed, state) -> str:
 @functools.lru_cache(maxsize=256)
 def _file(path, state) -> str:
   del state
-  if zipfile.is_zipfile(path):  # An .npz also holds when it was written.
+  # An .npz also holds when it was written, which does not count. A damaged one
+  # is told by its bytes here, and refused by its reader.
+  with contextlib.suppress(zipfile.BadZipFile, ValueError, NotImplementedError):
     with zipfile.ZipFile(path) as archive:
       inside = sorted((m.filename, m.CRC, m.file_size)
                       for m in archive.infolist())

@@ -77,5 +77,5 @@ def test_files_of_pytorch(tmp_path):
   np.testing.assert_array_equal(
       data.files.read_npz('set', out)['images'], IMAGES)
   torch.save(test_files_of_pytorch, tmp_path / 'code.pt')
-  with pytest.raises(ValueError, match='must be a file of tensors'):
+  with pytest.raises(ValueError, match='must be a file of tensors and plain'):
     released.read('images', tmp_path / 'code.pt')

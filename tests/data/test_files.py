@@ -86,9 +86,11 @@ def test_nothing_is_unpickled(tmp_path):
     (lambda p: _zip(p, _npy()[:-8]), 'claims 48 bytes, 40 are there'),
     (lambda p: _zip(p, b'\x93NUMPY\x09\x00' + bytes(80)), '9.0'),
     (lambda p: _zip(p, b'hello'), 'not'),
+    (lambda p: _zip(p, _npy().replace(b"'descr'", b"'de(cr")), 'its header'),
+    (lambda p: _zip(p, _npy().replace(b'(6,)', b'((((')), 'its header'),
     (lambda p: _zip(p, _npy(), compression=zipfile.ZIP_LZMA), 'unknown way'),
 ], ids=['npy', 'empty', 'cut', 'huge', 'beyond', 'negative', 'objects', 'dtype',
-        'short', 'version', 'text', 'lzma'])
+        'short', 'version', 'text', 'header', 'tokens', 'lzma'])
 def test_each_kind_of_damage_is_one_line(tmp_path, make, message):
   path = tmp_path / 'a.npz'
   make(path)

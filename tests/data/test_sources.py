@@ -281,7 +281,8 @@ def test_tables_are_data(tmp_path):
 
 
 @pytest.mark.errors
-@pytest.mark.parametrize('shape', [(40, 3, 16, 16), (40, 1, 28, 28)])
+@pytest.mark.parametrize(
+    'shape', [(40, 3, 16, 16), (40, 1, 28, 28), (40, 4, 9, 9)])
 def test_channels_first_are_refused_with_what_mends_them(tmp_path, shape):
   images = np.zeros(shape, np.uint8)
   path = _write(tmp_path / 'a.npz', x_train=images, x_test=images[:20])

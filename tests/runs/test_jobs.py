@@ -134,6 +134,12 @@ def test_contents_of_a_set_do_not_depend_on_when_it_was_written(tmp_path):
   assert found[0] == found[1] != found[2]
 
 
+def test_hostile_paths_have_no_contents_and_no_traceback(tmp_path):
+  (tmp_path / 'a.npz').write_bytes(b'PK\x05\x06' + bytes(18) + b'rest')
+  for path in ('~nouser_of_that_name/x.npz', str(tmp_path / 'a.npz'), 'none'):
+    contents.of(Job(str(tmp_path), set=path))
+
+
 def test_stopwatch_adds_up_sessions_and_stands_still_at_the_end(tmp_path):
   watch = stopwatch.Stopwatch(tmp_path)
   watch.leave_out(-7.0)

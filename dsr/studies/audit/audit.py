@@ -12,9 +12,10 @@ from absl import logging
 from dsr.probes.corruptions import CORRUPTIONS
 from dsr.runs import compiled, contents, jobs, progress, records, screen
 from dsr.studies.audit import (
-    plan as audit_plan,
-    report as audit_report,
-    robustness,
+  plan as audit_plan,
+  report as audit_report,
+  robustness,
+  timing,
 )
 from dsr.studies.audit.results import Results
 from dsr.studies.distillation import distill
@@ -86,7 +87,7 @@ def run(config: Config) -> dict[str, Any]:
   plan = audit_plan.make(config)
   todo = list(plan.stages())
   with compiled.once():
-    _make(config, todo, audit_plan.seconds(plan))
+    _make(config, todo, timing.seconds(plan))
   logging.info('audit: the report')
   results = Results(config, plan)
   metrics = audit_report.metrics(results)
@@ -105,7 +106,7 @@ def run(config: Config) -> dict[str, Any]:
 def _make(config, todo, seconds) -> None:
   """Every part that is not finished, with a word on how long it takes."""
   told = progress.Progress(
-      'audit', [(audit_plan.kind(name, job), name) for name, job, *_ in todo],
+      'audit', [(timing.kind(name, job), name) for name, job, *_ in todo],
       seconds)
   for _, job, stage, read in todo:
     with told.part():

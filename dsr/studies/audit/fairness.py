@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dsr import data as data_lib
+from dsr.data import files
 from dsr.probes import fairness as fairness_lib, intervals
 from dsr.runs import contents, records
 from dsr.studies.audit import claims, models as models_lib
@@ -52,13 +53,8 @@ def load_groups(path: str) -> np.ndarray:
   Raises:
     ValueError: no readable .npy of integers or strings.
   """
-  try:
-    groups = np.load(path, allow_pickle=False)
-  except (OSError, EOFError, ValueError) as error:
-    raise ValueError(f'`groups` must be a readable .npy file: {error}'
-                     ) from error
-  if not isinstance(groups, np.ndarray) or groups.ndim != 1 or (
-      groups.dtype.kind not in 'iuU'):
+  groups = files.read_npy('groups', path)
+  if groups.ndim != 1 or groups.dtype.kind not in 'iuU':
     raise ValueError('`groups` must hold a vector of integers or strings, got '
                      f'{getattr(groups, "dtype", type(groups).__name__)} '
                      f'{getattr(groups, "shape", "")}.')

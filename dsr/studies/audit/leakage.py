@@ -195,7 +195,9 @@ def check(config: Config) -> None:
     checks.at_least('attack_steps', config.attack_steps, 1)
   for method in chosen:
     if method != 'all':
-      distill.check(distill_job(config, method, 'T.npz'))
+      with checks.renamed(steps='distill_steps',
+                          learning_rate='distill_learning_rate'):
+        distill.check(distill_job(config, method, 'T.npz'))
     for regime in regimes:
       attack_set.check(attack_job(config, method, regime, 'T.npz', ''))
 

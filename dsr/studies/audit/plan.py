@@ -21,17 +21,11 @@ from dsr.studies.distillation.methods import table
 # Networks are trained by `fit`: their flags must not make a set anew.
 _NO_NETWORKS = {'networks': '', 'num_networks': 5, 'network_epochs': None,
                 'network_learning_rate': None, 'protocol': 'condensation'}
+# Flags of the parts -> those of the audit.
+_FLAGS = {'model': 'networks', 'name': 'networks', 'max_train': 'lira_train',
+          'steps': 'attack_steps'}
 _DP = 'dp'  # The name of all images under DP-SGD.
 _LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
-# Seconds of a part, by `kind`, with the embedded digits on two cores: what is
-# told to be left begins with them, see `dsr.runs.progress`.
-SECONDS = {
-    'sets/random': 4, 'sets/kcenter': 1, 'sets/mfc': 1, 'sets/dm': 12,
-    'sets/kip': 5, 'sets/rkip': 6, 'fits/krr': 1, 'fits/mlp': 2, 'fits/dp': 9,
-    'membership/krr': 1, 'membership/mlp': 1.2, 'membership/set': 1,
-    'robustness/krr': 3, 'robustness/mlp': 1, 'fairness/krr': 0.2,
-    'fairness/mlp': 0.2, 'lira/all': 7, 'lira/random': 3, 'lira/kip': 9,
-    'claims': 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,26 +92,6 @@ class Plan:
         for job in stage.values()]
 
 
-def kind(name: str, job: Any) -> str:
-  """What a stage of `Plan.stages` has in common with others that take as long.
-
-  Its name with the method or the model in place of the subject: 'sets/kip',
-  'fits/mlp'.
-  """
-  stage, _, label = name.partition(': ')
-  if getattr(job, 'dp_epsilon', 0) and stage == 'fits':
-    return f'{stage}/dp'
-  what = getattr(job, 'method', label.rpartition('/')[2])
-  return f'{stage}/{what}' if what else stage
-
-
-def seconds(plan: Plan) -> dict[str, float]:
-  """Of a part of each `kind`: `SECONDS`, and what this leakage takes."""
-  if plan.leakage is None:
-    return SECONDS
-  return SECONDS | {'leakage': leakage.seconds(plan.leakage)}
-
-
 def make(config: Any) -> Plan:
   """All parts of an `experiments.audit.Config`, with their flags.
 
@@ -157,8 +131,10 @@ def _subjects(config, chosen, sizes, inits):
         'real', '')
   sets = {}
   own = grid.method_options(config, table.names())
-  noisy = (grid.chosen_sizes(config.noise_sizes) if config.noise_sizes else
-           sizes)
+  noisy = sizes
+  if config.noise_sizes:
+    with checks.renamed(images_per_class='noise_sizes'):
+      noisy = grid.chosen_sizes(config.noise_sizes)
   for size in sizes:
     for method in chosen:
       also = table.METHODS[method].from_noise and size in noisy
@@ -186,7 +162,8 @@ def _check_groups(config) -> None:
 def _own(config, path, found) -> Subject:
   """A set of one's own, looked at before anything is trained."""
   shared = subjects.SubjectConfig(**_shared(config), set=path)
-  subjects.load_set(shared)
+  with checks.renamed(set='distilled'):
+    subjects.load_set(shared)
   name = pathlib.Path(path).stem
   if name in found:
     raise ValueError(f'`distilled` must have a name of its own, got {path!r} '
@@ -239,10 +216,29 @@ def _plan(config, found, sets) -> Plan:
   for job, module in ((j, m) for jobs_, m in (
       (probed, membership), (attacked, robustness), (compared, fairness),
       (plan.lira, lira)) for j in jobs_.values()):
-    module.check(job)
+    with checks.renamed(**_FLAGS):
+      module.check(job)
   if plan.leakage is not None:
     leakage.check(plan.leakage)
+  _check_data(config, networks, sets)
   return plan
+
+
+def _check_data(config, networks, sets) -> None:
+  """Raises a ValueError for data that a part of the audit cannot take."""
+  problem = subjects.load_problem(subjects.SubjectConfig(**_shared(config)))
+  shape = problem.train.x.shape[1:]
+  if len(shape) != 3:
+    raise ValueError('`dataset` must be images, whose pixels attacks and '
+                     f'corruptions move in [0, 1], got a table of {shape[0]} '
+                     'columns: use distill, compare, fit and membership.')
+  evaluation.check_kernel(
+      evaluation.kernel_named(config.kernel), config.kernel, shape)
+  for name in networks:
+    evaluation.check_network(
+        'networks', name, shape, problem.train.num_classes)
+  for job in sets.values():
+    distill.prepared(job)
 
 
 def _model_flags(config, subject, model) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dsr.studies.audit import (
   membership,
   plan as audit_plan,
   sections,
+  timing,
 )
 
 SMALL = audit.Config(
@@ -145,18 +146,18 @@ def test_it_tells_what_runs_and_what_is_left(finished, monkeypatch):
 def test_kinds_of_parts_are_those_that_take_as_long():
   plan = audit_plan.make(dataclasses.replace(
       SMALL, dp_epsilon=8.0, lira_shadows=8, leak_train=6))
-  kinds = {name: audit_plan.kind(name, job)
+  kinds = {name: timing.kind(name, job)
            for name, job, *_ in plan.stages()}
   assert kinds['sets: kip_2'] == kinds['sets: kip_noise_2'] == 'sets/kip'
   assert kinds['fits: random_2/mlp'] == 'fits/mlp'
   assert kinds['fits: dp/mlp'] == 'fits/dp'
   assert kinds['membership: kip_2/set'] == 'membership/set'
   assert (kinds['lira: kip'], kinds['leakage']) == ('lira/kip', 'leakage')
-  seconds = audit_plan.seconds(plan)
+  seconds = timing.seconds(plan)
   assert set(kinds.values()) <= set(seconds)
   less = dataclasses.replace(plan, leakage=dataclasses.replace(
       plan.leakage, methods='all,kip', regimes='infinite'))
-  assert audit_plan.seconds(less)['leakage'] < seconds['leakage'] / 2
+  assert timing.seconds(less)['leakage'] < seconds['leakage'] / 2
 
 
 def _dates(config):
@@ -245,14 +246,14 @@ def test_reconstructions_are_told(finished, monkeypatch):
     ({'images_per_class': 'ten'}, '`images_per_class` must be positive'),
     ({'inits': 'real,zeros'}, '`inits` must be one of real, noise'),
     ({'inits': 'noise'}, '`inits` must have real'),
-    ({'networks': 'vit'}, '`name` must be one of mlp'),
+    ({'networks': 'vit'}, '`networks` must be one of mlp'),
     ({'num_networks': 1}, '`num_networks` must be an integer of at least 2'),
     ({'attacks': 'magic'}, '`attacks` must be one of fgsm'),
     ({'curve': 'magic'}, '`curve` must be one of fgsm'),
     ({'corruptions': 'fog9'}, '`corruptions` must be one of'),
     ({'learned': 'forest'}, '`learned` must be one of logistic'),
     ({'options': 'kip.speed=1'}, r'`options` must be \[method.\]flag=value'),
-    ({'distilled': 'none.npz'}, '`set` must be a readable .npz'),
+    ({'distilled': 'none.npz'}, '`distilled` must be a readable .npz'),
     ({'groups': 'none.npy'}, '`groups` must be a readable .npy'),
 ])
 def test_bad_flags_are_named_before_anything_runs(tmp_path, fields, message):
@@ -275,7 +276,7 @@ def test_groups_of_other_images_are_refused(tmp_path):
 @pytest.mark.errors
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'images': np.full((6, 8, 8, 1), np.nan)}, '`images` must be finite'),
-    ({'images': np.zeros((6, 9, 9), 'f')}, '`images` has images of shape'),
+    ({'images': np.zeros((6, 9, 9), 'f')}, '`images` has examples of shape'),
     ({'labels': np.full(6, 3)}, r'`labels` must be in \[0, 3'),
 ])
 def test_bad_sets_are_refused_before_anything_runs(tmp_path, changes, message):

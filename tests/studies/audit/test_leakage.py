@@ -317,7 +317,7 @@ def test_networks_of_distilled_sets_give_back_no_training_image(tmp_path):
      '`images_per_class` must make fewer than 4 images'),
     ({'num_train': 66}, '`num_train` must make fewer than 16 images'),
     ({'corruption': 2.0}, r'`corruption` must be in \[0, 1\]'),
-    ({'distill_steps': 0}, '`steps` must be an integer of at least 1'),
+    ({'distill_steps': 0}, '`distill_steps` must be an integer of at least 1'),
     ({'attack_steps': 0}, '`attack_steps` must be an integer of at least 1'),
     ({'kernel': 'rbf'}, '`kernel` must be a family'),
 ])
