@@ -62,7 +62,7 @@ def test_an_interval_that_holds_0_leaves_a_claim_open():
 
 @pytest.mark.errors
 @pytest.mark.parametrize(('fields', 'message'), [
-    ({'models': ''}, '`models` must name one or more'),
+    ({'models': ''}, 'must name one or more'),
     ({'num_resamples': 1}, '`num_resamples` must be an integer of at least 2'),
 ])
 def test_bad_flags_are_named(tmp_path, fields, message):

@@ -191,7 +191,7 @@ def test_kernel_regression_is_that_of_the_distillation(folder, tmp_path):
 
 @pytest.mark.errors
 @pytest.mark.parametrize(('fields', 'message'), [
-    ({'model': 'vit'}, '`name` must be one of mlp'),
+    ({'model': 'vit'}, '`model` must be one of mlp'),
     ({'dp_epsilon': 1.0}, '`dp_epsilon` must be 0 with model krr'),
     ({'ridge': 0.0}, '`ridge` must be positive'),
     ({'network_epochs': 0}, '`network_epochs` must be an integer of at least'),

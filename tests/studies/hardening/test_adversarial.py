@@ -170,7 +170,7 @@ def test_networks_read_pixels_through_the_transform(tmp_path):
     ({'trainings': 'fgsm'}, '`trainings` must be one of standard'),
     ({'methods': 'random,all'}, '`methods` must name mfc with training wide'),
     ({'widest': 0.0}, '`widest` must be positive'),
-    ({'network': 'vit'}, '`name` must be one of mlp'),
+    ({'network': 'vit'}, '`network` must be one of mlp'),
     ({'num_networks': 1}, '`num_networks` must be an integer of at least 2'),
     ({'train_steps': 0}, '`train_steps` must be'),
     ({'full_steps': 0}, '`full_steps` must be'),

@@ -237,7 +237,7 @@ def test_flags_are_read_and_help_is_complete(capsys):
     (FINITE, {'options': 'speed=3'}, '`options` must be name=value of finite'),
     (FINITE, {'options': 'steps=many'}, '`options` must give steps as int'),
     (FINITE, {'compare': 'finite'}, '`compare` must be one of first_layer'),
-    (FINITE, {'victim': 'nowhere'}, '`workdir` must hold what'),
+    (FINITE, {'victim': 'nowhere'}, '`victim` must hold what'),
 ])
 def test_bad_values_are_refused_before_anything_is_written(
     config, fields, message, tmp_path, monkeypatch):
