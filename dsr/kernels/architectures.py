@@ -34,12 +34,13 @@ def fcn(depth: int = 1, *, W_std: float = _HE, b_std: float = 0.1,
 
 
 def convnet(depth: int = 3, *, pooling: bool = True, W_std: float = _HE,
-            b_std: float = 0.1, padding: str = 'SAME', get: str = 'ntk'
-            ) -> types.KernelFn:
+            b_std: float = 0.1, padding: str = 'SAME', get: str = 'ntk',
+            fused: bool = False) -> types.KernelFn:
   """Blocks of Conv 3x3, ReLU and (if `pooling`) AvgPool 2, then a readout.
 
   With pooling this is the ConvNet of the distillation benchmarks without its
-  normalisation; images must be at least 2^depth pixels wide.
+  normalisation; images must be at least 2^depth pixels wide. `fused` runs its
+  stages as one program each, see `network.serial`.
 
   Raises:
     ValueError: `depth < 1`, bad scales, or an unknown name.
@@ -49,12 +50,15 @@ def convnet(depth: int = 3, *, pooling: bool = True, W_std: float = _HE,
   block += [layers.AvgPool(2)] if pooling else []
   return network.serial(
       *block * depth, layers.Flatten(), layers.Dense(W_std, b_std), get=get,
-      name=f'convnet{depth}' + ('' if pooling else '_nopool'))
+      name=f'convnet{depth}' + ('' if pooling else '_nopool'), fused=fused)
 
 
 def myrtle(depth: int = 5, *, W_std: float = _HE, b_std: float = 0.1,
-           padding: str = 'SAME', get: str = 'ntk') -> types.KernelFn:
+           padding: str = 'SAME', get: str = 'ntk',
+           fused: bool = False) -> types.KernelFn:
   """Myrtle network of 5, 7 or 10 layers with global pooling (2003.02237).
+
+  `fused` runs its stages as one program each, see `network.serial`.
 
   Raises:
     ValueError: another `depth`, bad scales, or an unknown name.
@@ -65,7 +69,8 @@ def myrtle(depth: int = 5, *, W_std: float = _HE, b_std: float = 0.1,
   return network.serial(
       *block, *block * first, layers.AvgPool(2), *block * second,
       layers.AvgPool(2), *block * third, layers.GlobalAvgPool(),
-      layers.Dense(W_std, b_std), get=get, name=f'myrtle{depth}')
+      layers.Dense(W_std, b_std), get=get, name=f'myrtle{depth}',
+      fused=fused)
 
 
 def by_name(name: str, *, get: str = 'ntk', **scales) -> types.KernelFn:

@@ -53,6 +53,8 @@ class Layer(NamedTuple):
     name: for messages and records.
     pools: whether it mixes positions, and so needs a joint gap.
     spatial: whether it takes images; None where it takes both.
+    rule: what a fused program reads: ('conv', size, padding, W_std^2 / size^2),
+      ('relu',), ('pool', window); empty for all others.
   """
 
   variance: Callable
@@ -60,6 +62,7 @@ class Layer(NamedTuple):
   name: str
   pools: bool = False
   spatial: bool | None = None
+  rule: tuple = ()
 
 
 def Dense(W_std: float = 1.0, b_std: float = 0.0) -> Layer:
@@ -150,7 +153,7 @@ def Conv(kernel_size: int = 3, W_std: float = 1.0, b_std: float = 0.0,
     return Pair(gap, nngp, nngp if ntk is None else nngp + scale * ntk)
 
   return Layer(variance, pair, f'Conv({kernel_size}, {W_std:g}, {b_std:g})',
-               spatial=True)
+               spatial=True, rule=('conv', kernel_size, padding, scale))
 
 
 def AvgPool(window: int = 2) -> Layer:
@@ -165,7 +168,8 @@ def AvgPool(window: int = 2) -> Layer:
       the image.
   """
   checks.at_least('window', window, 1)
-  return _pool(lambda shape: (window, window), f'AvgPool({window})')
+  return _pool(lambda shape: (window, window), f'AvgPool({window})',
+               rule=('pool', window))
 
 
 def GlobalAvgPool() -> Layer:
@@ -173,7 +177,7 @@ def GlobalAvgPool() -> Layer:
   return _pool(lambda shape: shape, 'GlobalAvgPool', squeeze=True)
 
 
-def _pool(window_of, name, squeeze=False):
+def _pool(window_of, name, squeeze=False, rule=()):
 
   def means(x, window):
     for first in range(0, x.ndim, 2):  # One position, then the other.
@@ -205,7 +209,7 @@ def _pool(window_of, name, squeeze=False):
     nngp = _mean(tape1[1], tape2[1], gap) - gap
     return Pair(gap, nngp, None if at.ntk is None else pool(at.ntk))
 
-  return Layer(variance, pair, name, pools=True, spatial=True)
+  return Layer(variance, pair, name, pools=True, spatial=True, rule=rule)
 
 
 def Flatten() -> Layer:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dsr import checks, types
 from dsr.kernels import inputs
+from dsr.kernels.fused import kernel, stage
 from dsr.kernels.layers import Layer, Pair
 
 # Map entries worked on at once: what fits a core's cache, or fills a device.
@@ -23,13 +24,18 @@ _WORK = {'cpu': 2**18}
 _WORK_ACCELERATOR = 2**26
 
 
-def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
+def serial(*layers: Layer, get: str = 'ntk', name: str = '',
+           fused: bool = False) -> types.KernelFn:
   r"""The kernel of an infinitely wide network of `layers`.
 
   Args:
     *layers: values made by `layers.Dense` and its siblings, first layer first.
     get: 'ntk' for \Theta, 'nngp' for the covariance k of the outputs.
     name: for records; by default the list of the layers.
+    fused: run the leading (Conv 3 x 3, ReLU, AvgPool 2) stages of images with
+      even sides of 8 to 32 pixels as one program each, see `kernels.fused`.
+      It needs `nvcc` on a GPU or `g++` on a CPU, and has no forward-mode
+      derivative (`jax.jvp`). Images of other sizes take the usual way.
 
   Returns:
     A `KernelFn` on (N, H, W, C) images, or on (N, D) vectors if the first
@@ -68,25 +74,36 @@ def serial(*layers: Layer, get: str = 'ntk', name: str = '') -> types.KernelFn:
         lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, pair))
     return jax.lax.cond(true, step, nothing, pair)
 
-  def value(one, two, gap, true=None):
-    """The kernel of one pair from their tapes."""
-    pair = start(one[0], two[0], gap)
+  def finish(first, tapes1, tapes2, pair, true=None):
+    """The kernel of one pair, from layer `first` on."""
     for layer, tape1, tape2, joint in zip(
-        layers, one[1], two[1], joint_after):
+        layers[first:], tapes1, tapes2, joint_after[first:]):
       pair = advance(layer, tape1, tape2, pair, joint, true)
     return getattr(pair, get)
 
-  def alone(q, gap, true=None):
-    """One input: (input variance, tapes), and its kernel with itself."""
-    pair, q_in, tapes = start(q, q, gap), q, []
-    for layer, joint in zip(layers, joint_after):
+  def finish_alone(first, q, pair, true=None):
+    """One input from layer `first` on: tapes, and its kernel with itself."""
+    tapes = []
+    for layer, joint in zip(layers[first:], joint_after[first:]):
       q, tape = layer.variance(q, pair.gap)
       pair = advance(layer, tape, tape, pair, joint, true)
       tapes.append(tape)
-    return (q_in, tuple(tapes)), getattr(pair, get)
+    return tuple(tapes), getattr(pair, get)
+
+  def value(one, two, gap, true=None):
+    """The kernel of one pair from their tapes."""
+    return finish(0, one[1], two[1], start(one[0], two[0], gap), true)
+
+  def alone(q, gap, true=None):
+    """One input: (input variance, tapes), and its kernel with itself."""
+    tapes, own = finish_alone(0, q, start(q, q, gap), true)
+    return (q, tapes), own
 
   if spatial:
     make = _image_kernel(alone, value, joint=last_pool >= 0)
+    if fused:
+      make = _fused_where_it_fits(
+          layers, kernel.Rest(finish_alone, finish, last_pool), make)
   else:
     make = _vector_kernel(alone, value)
   cross, symmetric, diag = (jax.jit(f) for f in make)
@@ -202,6 +219,19 @@ def _image_kernel(alone, value, joint):
     return stats(x)[1]
 
   return cross, symmetric, diag
+
+
+def _fused_where_it_fits(layers, rest, usual):
+  """`usual` for images that no fused stage takes."""
+
+  def choose(i):
+    def fn(x, *others):
+      plan = stage.plan(layers, x.shape[1:3])
+      made = kernel.make(layers, plan, rest) if plan.scales else usual
+      return made[i](x, *others)
+    return fn
+
+  return tuple(choose(i) for i in range(3))
 
 
 def _true(x):

@@ -31,7 +31,7 @@ def Relu() -> Layer:
     del joint_out
     return _relu(*spread(tape1, tape2, at.gap), at.gap, at.ntk)
 
-  return Layer(variance, pair, 'Relu')
+  return Layer(variance, pair, 'Relu', rule=('relu',))
 
 
 @jax.custom_jvp
