@@ -1,7 +1,7 @@
 // The stage on an NVIDIA GPU: a warp for each (pair, pooled shift in columns).
 #include "ffi.h"
 
-constexpr int kWarpsForward = 8, kWarpsBackward = 1;  // A block.
+constexpr int kWarpsForward = 1, kWarpsBackward = 1;  // A block.
 
 template <class T, int L, bool kImages>
 __global__ void __launch_bounds__(kWarpsForward * kLanes)

@@ -37,15 +37,22 @@ template <class T> DEVICE T swap(T v) { return __shfl_xor_sync(~0u, v, 1); }
 template <class T> DEVICE T from(T v, int lane) {
   return __shfl_sync(~0u, v, lane);
 }
-template <class T> DEVICE T load(const T* p, int i) { return __ldg(p + i); }
+// p + i with a 32-bit offset, which the address modes of the machine add to a
+// base that all lanes share. Arrays of one pair are far smaller than 4 GB.
+template <class T> DEVICE T* offset(T* p, unsigned i) {
+  return (T*)((char*)p + i * unsigned(sizeof(T)));
+}
+template <class T> DEVICE T load(const T* p, int i) {
+  return __ldg(offset(p, i));
+}
 // The load only where `m`, else `other`.
 template <class T> DEVICE T load_where(bool m, const T* p, int i, T other) {
-  return m ? __ldg(p + i) : other;
+  return m ? __ldg(offset(p, i)) : other;
 }
 // Plain loads and stores, for memory that the kernel itself writes.
-template <class T> DEVICE T peek(const T* p, int i) { return p[i]; }
+template <class T> DEVICE T peek(const T* p, int i) { return *offset(p, i); }
 template <class T> DEVICE void poke(T* p, int i, T v, bool m) {
-  if (m) p[i] = v;
+  if (m) *offset(p, i) = v;
 }
 
 #else
