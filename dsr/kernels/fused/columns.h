@@ -18,9 +18,9 @@ template <class T> struct Stage {
   T *sums1, *sums2;                // (B, units, planes, H, 32)
 };
 
-DEVICE int group_of(int width) { return width > 16 ? 32 : width > 8 ? 16 : 8; }
+BOTH int group_of(int width) { return width > 16 ? 32 : width > 8 ? 16 : 8; }
 
-DEVICE int units_of(int width) {
+BOTH int units_of(int width) {
   const int each = kLanes / group_of(width);
   return (width / 2 + each - 1) / each;
 }

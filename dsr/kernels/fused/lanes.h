@@ -12,6 +12,7 @@ constexpr int kLanes = 32;
 #ifdef __CUDACC__
 
 #define DEVICE __device__ __forceinline__
+#define BOTH __host__ __device__ inline
 #define UNROLL _Pragma("unroll")
 #define ROLLED _Pragma("unroll 1")
 
@@ -58,6 +59,7 @@ template <class T> DEVICE void poke(T* p, int i, T v, bool m) {
 #else
 
 #define DEVICE inline
+#define BOTH inline
 #define UNROLL
 #define ROLLED
 
