@@ -76,6 +76,9 @@ def myrtle(depth: int = 5, *, W_std: float = _HE, b_std: float = 0.1,
 def by_name(name: str, *, get: str = 'ntk', **scales) -> types.KernelFn:
   """A kernel by its flag: 'fcn2', 'convnet3', 'convnet3_nopool', 'myrtle5'.
 
+  '_fused' after the depth of a network with pools, as in 'convnet3_fused', runs
+  its stages as one program each, see `network.serial`.
+
   Args:
     name: a family and its depth.
     get: 'ntk' or 'nngp'.
@@ -84,12 +87,17 @@ def by_name(name: str, *, get: str = 'ntk', **scales) -> types.KernelFn:
   Raises:
     ValueError: the name is not of that form.
   """
-  match = re.fullmatch(r'(fcn|convnet|myrtle)(\d+)(_nopool)?', name)
-  if match is None or (match[3] and match[1] != 'convnet'):
+  match = re.fullmatch(
+      r'(fcn|convnet|myrtle)(\d+)(_nopool|_fused)?', name)
+  takes = {'fcn': (None,), 'myrtle': (None, '_fused')}
+  if match is None or match[3] not in takes.get(
+      match[1], (None, '_nopool', '_fused')):
     raise ValueError(
         '`kernel` must be a family and a depth (fcn2, convnet3, '
         f'convnet3_nopool, myrtle5), got {name!r}.')
   family = {'fcn': fcn, 'convnet': convnet, 'myrtle': myrtle}[match[1]]
-  if match[3]:
+  if match[3] == '_nopool':
     scales = {'pooling': False, **scales}
+  if match[3] == '_fused':
+    scales = {'fused': True, **scales}
   return family(int(match[2]), get=get, **scales)

@@ -14,6 +14,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 _HE, _BIAS = math.sqrt(2), 0.1
 # Convolutions before each pool, and how the network ends.
@@ -94,4 +95,4 @@ def _relu(covs, ntk):
 def _pool(cov):
   window = (1, 1, 2, 2, 2, 2)
   return jax.lax.reduce_window(
-      cov, jnp.zeros((), cov.dtype), jax.lax.add, window, window, 'VALID') / 16
+      cov, np.zeros((), cov.dtype), jax.lax.add, window, window, 'VALID') / 16
