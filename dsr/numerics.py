@@ -1,9 +1,14 @@
-"""Precision: what is computed in which dtype, and how exact it must be.
+"""Precision: what is computed in which dtype, how exact, and for which device.
 
 The library never sets `jax_enable_x64`; binaries and tests do. Kernels keep
 the dtype of their inputs. Small solves go to float64 where x64 is on, since a
 relative ridge of 1e-6 sits at the edge of what float32 resolves.
+
+A product says its precision: `matmul` here, or `exact` around code of others.
+Where CPUs and accelerators need different programs, `on_cpu` decides.
 """
+from collections.abc import Callable
+import contextlib
 import functools
 import operator
 
@@ -16,6 +21,49 @@ matmul = functools.partial(jnp.matmul, precision='highest')
 
 # Relative error that a kernel value may have against an exact oracle.
 KERNEL_RTOL = {'float32': 1e-5, 'float64': 1e-12}
+
+
+# What programs are made for, if not for JAX's default device. It belongs to
+# what JAX's caches of traced and compiled functions are keyed by.
+_target = jax.make_user_context(default_value=None)
+
+
+def on_cpu() -> bool:
+  """Whether programs are to be made for CPUs, not for an accelerator."""
+  return (_target.value or jax.default_backend()) == 'cpu'
+
+
+def pretend_accelerator() -> contextlib.AbstractContextManager:
+  """Within it the programs are those for accelerators; on CPUs they run too.
+
+  For tests. Nothing that was compiled outside is used inside, or the other
+  way round, since JAX keys its caches by this switch. What is decided in
+  Python alone, such as the size of a block, follows the switch as well, as
+  long as it is not kept from one call to the next.
+  """
+  return _target('accelerator')
+
+
+def working_memory() -> int:
+  """Bytes that temporaries may take: a quarter of the device's memory.
+
+  Of a device that does not tell its memory, 4 GiB.
+  """
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return stats.get('bytes_limit', 2**34) // 4
+
+
+def exact(fn: Callable) -> Callable:
+  """`fn`, with all matrix products and convolutions in it at full precision.
+
+  For functions that call networks, whose layers may not say their precision.
+  The gradient of what `fn` computes inherits it.
+  """
+  @functools.wraps(fn)
+  def precise(*args, **kwargs):
+    with jax.default_matmul_precision('highest'):
+      return fn(*args, **kwargs)
+  return precise
 
 
 def solve_dtype(dtype) -> jnp.dtype:

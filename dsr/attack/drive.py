@@ -28,15 +28,15 @@ class Driven(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)  # One step function, hence one compilation.
-def _step_all(step: Callable, parallel: bool) -> Callable:
-  """`step` of all seeds: in one vmap, or each in turn.
+def _step_all(step: Callable, parallel: int) -> Callable:
+  """`step` of all seeds, `parallel` of them in one vmap.
 
   Under vmap both sides of a branch are computed, restarts and the repair of
   close pairs too. On CPUs, and for one seed, that costs more than it gains.
   """
-  if parallel:
-    return jax.vmap(step, in_axes=(0, None))
-  return lambda states, data: jax.lax.map(lambda s: step(s, data), states)
+  return lambda states, data: jax.lax.map(
+      lambda s: step(s, data), states,
+      batch_size=None if parallel == 1 else parallel)
 
 
 def drive(
@@ -77,7 +77,8 @@ def drive(
       done = bool(on_chunk(step, np.asarray(states.x[best]))) or done
     return done
 
-  parallel = num_seeds > 1 and jax.default_backend() != 'cpu'
+  parallel = 1 if num_seeds == 1 else loop.pick_parallel(
+      None, num_seeds, solver.step, loop.one_of(states), data)
   result = loop.run(
       _step_all(solver.step, parallel), states, data, num_steps=steps,
       chunk=chunk, workdir=workdir, fingerprint=fingerprint, progress=progress,

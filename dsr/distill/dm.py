@@ -23,12 +23,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 import optax
 
-from dsr import checks
+from dsr import checks, numerics
 from dsr.distill import support as support_lib, targets
 from dsr.distill.support import Support
 from dsr.types import Solver
 
-_BLOCK = 8  # Training images at a time on CPUs.
+# Training images at a time, on CPUs and elsewhere. There the 2560 of ten
+# classes go at once, and more of them class by class, for memory.
+_BLOCK, _BLOCK_ACCELERATOR = 8, 4096
 
 
 class State(NamedTuple):
@@ -68,8 +70,9 @@ def dm(
       fewer.
     augment: (key, x (B, ...)) -> x, the same change for all images of a call
       and for all calls with one key; None for nothing.
-    block: training images in one pass through the network. None: all of them,
-      on CPUs 8. Networks that normalise by the batch always get all at once.
+    block: training images in one pass through the network, all or at most
+      those of one class. None: 4096, on CPUs 8. Networks that normalise by
+      the batch always get all at once.
 
   Returns:
     The solver. `init` raises a ValueError unless its support fits the classes
@@ -130,8 +133,8 @@ def _block(module, block):
   """Images at a time, or None for all."""
   if getattr(module, 'norm', None) == 'batch':
     return None
-  if block is None and jax.default_backend() == 'cpu':
-    return _BLOCK
+  if block is None:
+    return _BLOCK if numerics.on_cpu() else _BLOCK_ACCELERATOR
   return block
 
 

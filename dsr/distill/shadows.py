@@ -123,7 +123,8 @@ def distill_shadows(
     init: 'real' for examples of the part, 'noise' for N(0, 0.2^2) with their
       labels.
     parallel: shadows in one vmap; the others wait their turn. None is 1 on
-      CPUs and R elsewhere. Results differ by rounding only.
+      CPUs and elsewhere as many as memory allows, see `loop.pick_parallel`.
+      Results differ by rounding only.
     data_fn: (x (H, ...), y (H, C), labels (H,)) -> the data of `solver.step`,
       on the host; for `rkip` an `rkip.interpolant`.
 
@@ -140,16 +141,14 @@ def distill_shadows(
   x, y, labels = np.asarray(x), np.asarray(y), np.asarray(labels)
   parts = member_rows(member, len(x))
   num = len(parts)
-  if parallel is None:
-    parallel = 1 if jax.default_backend() == 'cpu' else num
-  checks.at_least('parallel', parallel, 1)
-  parallel = min(parallel, num)
   inner = math.gcd(num_steps, _STEPS_PER_DISPATCH)
   keys, done = jax.random.split(key, num), []
+  begin = lambda r: _begin(keys[r], solver, x, y, labels, parts[r],
+                           images_per_class, init, data_fn)
+  parallel = loop.pick_parallel(parallel, num, solver.step, *begin(0)[:2])
   for first in range(0, num, parallel):
     group = range(first, min(first + parallel, num))
-    begun = [_begin(keys[r], solver, x, y, labels, parts[r], images_per_class,
-                    init, data_fn) for r in group]
+    begun = [begin(r) for r in group]
     # The last group is filled up, so that one program serves all.
     begun += begun[-1:] * (parallel - len(group))
     states, data, starts = jax.tree.map(lambda *a: jnp.stack(a), *begun)

@@ -127,7 +127,7 @@ def _fused_jvp(fn, primals, tangents):
 
 def _block_rows(rows, row_bytes):
   """A divisor of `rows`, so many rows as fit the cache; all off the CPU."""
-  if jax.default_backend() != 'cpu' or rows * row_bytes < 2 * _CACHE:
+  if not numerics.on_cpu() or rows * row_bytes < 2 * _CACHE:
     return rows
   most = max(1, _CACHE // row_bytes)
   best = max(size for size in range(1, most + 1) if rows % size == 0)

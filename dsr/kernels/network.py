@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import checks, types
+from dsr import checks, numerics, types
 from dsr.kernels import inputs
 from dsr.kernels.fused import kernel, stage
 from dsr.kernels.layers import Layer, Pair
 
 # Map entries worked on at once: what fits a core's cache, or fills a device.
-_WORK = {'cpu': 2**18}
+_WORK = 2**18
 _WORK_ACCELERATOR = 2**26
 
 
@@ -181,7 +181,7 @@ def _image_kernel(alone, value, joint):
 
   def block(x):
     size = math.prod(x.shape[1:3]) ** (2 if joint else 1)
-    work = _WORK.get(jax.default_backend(), _WORK_ACCELERATOR)
+    work = _WORK if numerics.on_cpu() else _WORK_ACCELERATOR
     return max(1, work // size)
 
   def stats(x):
@@ -236,7 +236,7 @@ def _fused_where_it_fits(layers, rest, usual):
 
 def _true(x):
   """A True that the compiler cannot foresee; None where it would not help."""
-  if jax.default_backend() != 'cpu':
+  if not numerics.on_cpu():
     return None  # Elsewhere a branch costs a transfer to the host.
   return x.ravel()[0] * 0 != 1  # NaN and infinity included.
 

@@ -40,7 +40,7 @@ def conv2d(
   pad = ((rows - 1) // 2, (columns - 1) // 2)
   if padding is not None:
     pad = (padding, padding)
-  if jax.default_backend() != 'cpu':
+  if not numerics.on_cpu():
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), [(p, p) for p in pad], precision='highest',
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'))

@@ -112,7 +112,8 @@ def fit_networks(
     init_scale: see `gradient_descent`.
     parallel: networks in one vmap; the others wait their turn. None is 1 on
       CPUs, where one network fills the cores and a batched matrix product is
-      slower than its parts, and R elsewhere. Results differ by rounding only.
+      slower than its parts, and elsewhere as many as memory allows, see
+      `loop.pick_parallel`. Results differ by rounding only.
 
   Raises:
     ValueError: shapes that do not fit, values that are not finite, or targets
@@ -165,10 +166,11 @@ def train_all(
   """
   checks.at_least('num_networks', num_networks, 1)
   checks.at_least('num_steps', num_steps, 1)
-  if parallel is None:
-    parallel = 1 if jax.default_backend() == 'cpu' else num_networks
-  checks.at_least('parallel', parallel, 1)
+  if parallel is not None:
+    checks.at_least('parallel', parallel, 1)
   states = _init_all(solver.init, jax.random.split(key, num_networks), data)
+  parallel = loop.pick_parallel(
+      parallel, num_networks, solver.step, loop.one_of(states), data)
   inner = math.gcd(num_steps, dispatch)
   advance = _advance_all(
       solver.step, None if parallel == 1 else parallel, inner)

@@ -110,9 +110,8 @@ def _train_states(step, states, data, *, num_steps, parallel, name):
   """`num_steps` steps of R stacked states: (states, curve (steps, R))."""
   checks.at_least('num_steps', num_steps, 1)
   num = jax.tree.leaves(states)[0].shape[0]
-  if parallel is None:
-    parallel = 1 if jax.default_backend() == 'cpu' else num
-  checks.at_least('parallel', parallel, 1)
+  parallel = loop.pick_parallel(
+      parallel, num, step, loop.one_of(states), data)
   inner = math.gcd(num_steps, _STEPS_PER_DISPATCH)
   advance = _advance_all(step, None if parallel == 1 else parallel, inner)
   result = loop.run(advance, states, data, num_steps=num_steps // inner,

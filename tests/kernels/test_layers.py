@@ -198,7 +198,7 @@ def test_blocks_do_not_show(monkeypatch):
   stack = [conv(), FLATTEN]
   want = stacks.ours(stack)(x1, x2)
   want_symmetric = stacks.ours(stack)(x1)
-  monkeypatch.setattr(network, '_WORK', {'cpu': 2 * 16})
+  monkeypatch.setattr(network, '_WORK', 2 * 16)
   kernel = stacks.ours(stack)
   np.testing.assert_allclose(kernel(x1, x2), want, rtol=1e-14)
   np.testing.assert_allclose(kernel(x1), want_symmetric, rtol=1e-14)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from dsr import checks
+from dsr import checks, numerics
 from dsr.probes.attacks import losses
 from dsr.probes.attacks.threat import Threat
 
@@ -25,17 +25,19 @@ _CACHE = 2_000_000  # Bytes of activations in a tile; L2 of 1 MiB a core.
 _SMALLEST = 8  # Examples in a tile, for matrix products to be efficient.
 _FEWEST = 32  # Likewise with `stop`, where an eighth of the examples is a tile.
 _TILES = 8
+_COPIES = 4  # Of what is kept that a backward pass may hold on accelerators.
 _MOST_FORMS = 64  # Of networks that are remembered; the oldest is forgotten.
 
 
 def pick_size(
     predict: jax.tree_util.Partial, threat: Threat, batch_size: int | None,
     stop: bool) -> int:
-  """Examples in a tile; unless given, all on accelerators, fewer on CPUs.
+  """Examples in a tile; unless given, as many as the device likes.
 
-  What the backward pass keeps of a tile shall fit into the cache, or be no
-  larger than the weights, which each tile reads as well. With `stop` there are
-  several tiles anyway, or none would be left out. No network is run.
+  What the backward pass keeps of a tile shall fit into the cache of a CPU, or
+  be no larger than the weights, which each tile reads as well. On accelerators
+  it shall fit into memory, which is all of them in most cases. With `stop`
+  there are several tiles anyway, or none would be left out. No network is run.
 
   Raises:
     ValueError: `batch_size` below 1.
@@ -46,12 +48,11 @@ def pick_size(
     return min(batch_size, limit)
   if stop:
     limit = min(limit, max(_FEWEST, limit // _TILES))
-  if jax.default_backend() != 'cpu':
-    return limit
-
   one, two = _kept(predict, x)
   each = max(1, two - one)
-  most = min(limit, max(_SMALLEST, max(_CACHE, one - each) // each))
+  room = (max(_CACHE, one - each) if numerics.on_cpu()
+          else numerics.working_memory() // _COPIES)
+  most = min(limit, max(_SMALLEST, room // each))
   return math.ceil(len(x) / math.ceil(len(x) / most))  # Tiles of equal size.
 
 
