@@ -11,12 +11,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from dsr import numerics
+
 SPARSE = 0.43  # A row of G has half its entries 0, less what training changes.
 _COMBINATIONS = 64
 _COPY = 0.8  # Approximate rows of a larger |cosine| are copies.
 
 
 @functools.partial(jax.jit, static_argnames=('num_units', 'iterations'))
+@numerics.exact
 def alternate(
     starts: Float[Array, 'B N'], codes: Float[Array, 'N W'],
     maps: Float[Array, '2 N W'], free: Float[Array, 'N N'],
@@ -71,6 +74,7 @@ def alternate(
 
 
 @functools.partial(jax.jit, static_argnames='at_least')
+@numerics.exact
 def sharpen(
     t: Float[Array, 'B N'], codes: Float[Array, 'N W'], *, at_least: int
 ) -> Float[Array, 'B N']:

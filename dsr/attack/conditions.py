@@ -64,6 +64,7 @@ def smooth_relu(slope: float, straight: bool) -> Callable:
   return relu
 
 
+@numerics.exact
 def nonnegative(
     k: Float[Array, 'M M'], v: Float[Array, 'M'], start: Float[Array, 'M'], *,
     sweeps: int) -> Float[Array, 'M']:
@@ -78,6 +79,7 @@ def nonnegative(
   return jax.lax.fori_loop(0, sweeps, sweep, start)
 
 
+@numerics.exact
 def eliminated(
     module: nn.Module, form: str, theta: PyTree, x: Float[Array, 'M ...'],
     label: Int[Array, 'M'], start: Float[Array, 'M ...'], *, sweeps: int = 5
@@ -111,6 +113,7 @@ def eliminated(
   return 1 - explained / total, a
 
 
+@numerics.exact
 def joint(
     module: nn.Module, form: str, theta: PyTree, x: Float[Array, 'M ...'],
     label: Int[Array, 'M'], duals: Float[Array, 'M ...']
@@ -133,6 +136,7 @@ def joint(
   return numerics.tree_dot(left, left)
 
 
+@numerics.exact
 def is_homogeneous(released: Released) -> bool:
   r"""Whether <df/d\theta, \theta> = L f for one L (Euler), at random x."""
   def outputs(theta, x):
@@ -144,6 +148,7 @@ def is_homogeneous(released: Released) -> bool:
               <= 1e-3 * jnp.linalg.norm(slope))
 
 
+@numerics.exact
 def is_scale_free(released: Released) -> bool:
   """Whether f(2 x) = 2 f(x): then (1) holds for any scale of candidates."""
   x = _probes(released)

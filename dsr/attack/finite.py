@@ -145,6 +145,7 @@ def _finite(module, shape, num, config, prior_of):
       loss += config.sparsity * size * jnp.mean(jnp.abs(at.duals))
     return loss
 
+  @numerics.exact
   def step(state: State, data: Data) -> tuple[State, Info]:
     share = state.step / config.steps
     slope = config.slope * (config.last_slope / config.slope) ** share
@@ -166,6 +167,7 @@ def _finite(module, shape, num, config, prior_of):
   return Solver(init, step)
 
 
+@numerics.exact
 def explain(
     module: Any, data: Data, x: Float[Array, 'M ...'],
     slope: float | Float[Array, ''], jitter: float, *,

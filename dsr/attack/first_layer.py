@@ -155,6 +155,7 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     known += jnp.where(new, rest[:, None] * rest[None, :], 0)
     return rows, count + new, known
 
+  @numerics.exact
   def step(state: State, data: Data) -> tuple[State, Info]:
     num, width = data.codes.shape
     key, key_starts = jax.random.split(state.key)

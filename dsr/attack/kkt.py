@@ -143,6 +143,7 @@ def _num_vertices(config, data) -> int:
   return _VERTICES if small else 0
 
 
+@numerics.exact
 def _duals(released, config, data, state) -> tuple[float, np.ndarray]:
   """(what (1) misses, coefficients (M, C) of df(x_j)) at the end of a run."""
   module, num = smooth_module(released, config), len(state.x)
@@ -162,6 +163,7 @@ def _duals(released, config, data, state) -> tuple[float, np.ndarray]:
   return float(miss), np.asarray(duals)
 
 
+@numerics.exact
 def _fit(released, config, data, x) -> tuple[float, np.ndarray]:
   """As `_duals` for candidates `x` of the classes that the network sees."""
   module, x = smooth_module(released, config), jnp.asarray(x)

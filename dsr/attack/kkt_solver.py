@@ -120,6 +120,7 @@ def kkt(released: Released, config: Config = DEFAULT) -> Solver:
       penalty += config.dual_weight * jnp.sum(low**2)
     return first + penalty, (first / total, duals)
 
+  @numerics.exact
   def step(state: State, given: Given) -> tuple[State, Info]:
     params = {'place': state.place, 'duals': state.duals}
     (loss, (relative, duals)), gradient = jax.value_and_grad(

@@ -149,6 +149,7 @@ def sharpness(step: Int[Array, ''] | int) -> Float[Array, '']:
   return jnp.minimum(_FIRST + 10.0 ** (step / _GROWTH), _MOST)
 
 
+@numerics.exact
 def residual(
     module: nn.Module, data: Given, x: Float[Array, 'M ...'],
     duals: tuple[Float[Array, 'M C'], ...], beta: Float[Array, '']
@@ -206,6 +207,7 @@ def published(released: Released, config: Config = DEFAULT) -> Solver:
     return State(x, duals, optimizer.init((x, duals)),
                  jnp.zeros((), jnp.int32))
 
+  @numerics.exact
   def step(state: State, data: Given) -> tuple[State, Info]:
     loss_fn = lambda params: objective(
         public, config, data, *params, state.step)

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 import numpy as np
 
-from dsr import checks
+from dsr import checks, numerics
 from dsr.kernels import graphs
 from dsr.types import KernelFn
 
@@ -69,9 +69,9 @@ def ntk(
 
   # Jitted here, as each call would otherwise compile its loops anew; `params`
   # is an argument, as constants would be folded and compiled in.
-  cross = jax.jit(lambda params, x1, x2: _cross(plan(params, x1), x1, x2))
-  symmetric = jax.jit(lambda params, x: _symmetric(plan(params, x), x))
-  diag = jax.jit(lambda params, x: _diag(plan(params, x), x))
+  cross = _jit(lambda params, x1, x2: _cross(plan(params, x1), x1, x2))
+  symmetric = _jit(lambda params, x: _symmetric(plan(params, x), x))
+  diag = _jit(lambda params, x: _diag(plan(params, x), x))
 
   def cross_fn(
       x1: Float[Array, 'N ...'], x2: Float[Array, 'M ...']
@@ -105,8 +105,8 @@ def full(
   _check(params, method, batch_size)
   plan = lambda params, x: _plan(
       apply_fn, params, x, method=method, batch_size=batch_size, mean=False)
-  cross = jax.jit(lambda params, x1, x2: _cross(plan(params, x1), x1, x2))
-  symmetric = jax.jit(lambda params, x: _symmetric(plan(params, x), x))
+  cross = _jit(lambda params, x1, x2: _cross(plan(params, x1), x1, x2))
+  symmetric = _jit(lambda params, x: _symmetric(plan(params, x), x))
 
   def kernel(
       x1: Float[Array, 'N ...'], x2: Float[Array, 'M ...'] | None = None
@@ -118,6 +118,11 @@ def full(
     return cross(params, x1, x2)
 
   return kernel
+
+
+def _jit(fn):
+  """Compiled, and at full precision whatever the network's layers say."""
+  return jax.jit(numerics.exact(fn))
 
 
 class _Method(NamedTuple):

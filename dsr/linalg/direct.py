@@ -167,5 +167,6 @@ def _log_det_jvp(primals, tangents):
   k, shift, factor = primals
   dk, dshift, _ = tangents
   inverse = _inverse(factor._replace(k=k, shift=shift))
-  tangent = jnp.vdot(inverse, dk) + dshift * jnp.trace(inverse)
+  tangent = jnp.vdot(inverse, dk, precision='highest')
+  tangent += dshift * jnp.trace(inverse)
   return _log_det(k, shift, factor), tangent

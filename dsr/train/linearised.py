@@ -100,17 +100,20 @@ def _push_forward(module, params, x, change) -> Float[Array, 'N C']:
 
 
 @functools.partial(jax.jit, static_argnames='module')
+@numerics.exact
 def _apply(module, params, x):
   return module.apply({'params': params}, x)
 
 
 @functools.partial(jax.jit, static_argnames='module')
+@numerics.exact
 def _vjp(module, params, x, alpha):
   _, vjp = jax.vjp(lambda p: module.apply({'params': p}, x), params)
   return vjp(alpha)[0]
 
 
 @functools.partial(jax.jit, static_argnames='module')
+@numerics.exact
 def _jvp(module, params, x, change):
   forward = lambda p: module.apply({'params': p}, x)
   return jax.jvp(forward, (params,), (change,))[1]

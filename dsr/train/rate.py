@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from dsr import checks
+from dsr import checks, numerics
 
 # Of the stable rate. What is trained is not linear: its curvature grows on the
 # way, most where the width is small against N.
@@ -45,6 +45,7 @@ def max_eigenvalue(
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'max_iterations'))
+@numerics.exact
 def _max_eigenvalue(key, module, theta_0, x, tolerance, max_iterations):
   forward = lambda params: module.apply({'params': params}, x)
   out, jvp = jax.linearize(forward, theta_0)

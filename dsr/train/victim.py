@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 import numpy as np
 
-from dsr import checks, loop
+from dsr import checks, loop, numerics
 from dsr.train import batches, rate as rate_lib
 from dsr.train.recipe import (
     DEFAULT,
@@ -214,11 +214,13 @@ def outputs(
 
 
 @functools.partial(jax.jit, static_argnames='module')
+@numerics.exact
 def _init(module, key, x):
   return module.init(key, x)['params']
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'linearised'))
+@numerics.exact
 def _outputs(module, linearised, theta_0, params, x):
   return forward_of(module, linearised, theta_0)(params, x)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 import optax
 
-from dsr import nets
+from dsr import nets, numerics
 from dsr.train import batches, private
 from dsr.train.descent import Info
 from dsr.train.recipe import (
@@ -102,6 +102,7 @@ def step_of(module: nn.Module, recipe: Recipe, linearised: bool) -> Callable:
   """(State, Given) -> (State, Info)."""
   transform, momentum = transform_of(recipe), momentum_of(recipe)
 
+  @numerics.exact  # Attacks read theta_T - theta_0 to its last digits.
   def step(state, given):
     data, rows, order = given.data, None, None
     if state.order is not None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import data, kernels, nets, train
+from dsr import data, kernels, nets, numerics, train
 from dsr.attack import release
 from dsr.types import Examples
 
@@ -42,7 +42,8 @@ def limit(problem: Problem, kernel_fn):
   x = jnp.asarray(problem.x)
   k = kernel_fn(x)
   duals = jnp.linalg.solve(k, jnp.asarray(problem.y))
-  query = lambda at: jnp.matmul(kernel_fn(at.astype(x.dtype), x), duals)
+  query = lambda at: numerics.matmul(
+      kernel_fn(at.astype(x.dtype), x), duals)
   released = release.query_only(
       query, num_train=len(x), input_shape=(8, 8, 1),
       num_outputs=problem.y.shape[1], low=problem.low, high=problem.high)
