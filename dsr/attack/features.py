@@ -31,7 +31,9 @@ from dsr.nets import MLP
 
 
 @jax.custom_jvp
-def relu(z: Float[Array, '...'], slope: float) -> Float[Array, '...']:
+def relu(
+    z: Float[Array, '...'], slope: float | Float[Array, '']
+) -> Float[Array, '...']:
   """max(z, 0), with the derivative sigmoid(slope z)."""
   del slope
   return jnp.maximum(z, 0)
@@ -44,7 +46,9 @@ def _relu_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def mask(z: Float[Array, '...'], slope: float) -> Float[Array, '...']:
+def mask(
+    z: Float[Array, '...'], slope: float | Float[Array, '']
+) -> Float[Array, '...']:
   """1 where z > 0, with the derivative of sigmoid(slope z)."""
   del slope
   return (z > 0).astype(z.dtype)
@@ -206,7 +210,7 @@ def of_any(
   return blocks.kernel(rows, contract, x, batch=batch)
 
 
-def smoothed_relu(slope: float) -> Callable:
+def smoothed_relu(slope: float | Float[Array, '']) -> Callable:
   """A ReLU whose derivative is `mask`, to put into a Flax module."""
   @jax.custom_jvp
   def activation(z):

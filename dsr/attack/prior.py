@@ -7,7 +7,7 @@ not depend on the size of an image:
   variation       |x[h+1] - x[h]| + |x[w+1] - x[w]|, isotropic, smoothed at 0
   high_frequency  (x - blur_3x3 x)^2                     (arXiv:2302.01428)
 """
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,20 @@ class Prior(NamedTuple):
   project: bool = False
 
 
+@runtime_checkable
+class Range(Protocol):
+  """The pixel range of inputs: what is read of a release."""
+
+  @property
+  def input_shape(self) -> tuple[int, ...]: ...
+
+  @property
+  def low(self) -> Any: ...
+
+  @property
+  def high(self) -> Any: ...
+
+
 def check(prior: Prior, released: Released) -> None:
   """Raises a ValueError if a weight is negative or needs images."""
   for name in ('box', 'variation', 'high_frequency'):
@@ -46,7 +60,7 @@ def check(prior: Prior, released: Released) -> None:
 
 
 def penalty(
-    prior: Prior, released: Released, x: Float[Array, 'M ...']
+    prior: Prior, released: Range, x: Float[Array, 'M ...']
 ) -> Float[Array, '']:
   """The weighted sum of the module text for candidates `x`."""
   total = jnp.zeros((), x.dtype)
@@ -65,7 +79,7 @@ def penalty(
 
 
 def project(
-    prior: Prior, released: Released, x: Float[Array, 'M ...']
+    prior: Prior, released: Range, x: Float[Array, 'M ...']
 ) -> Float[Array, 'M ...']:
   """`x` clipped to the pixel range if the prior asks for that."""
   if not prior.project:

@@ -110,7 +110,8 @@ def climb(
 def search(
     key: Key[Array, ''], basis: Float[np.ndarray, 'D R'], released: Released,
     *, starts: int, programs: int = 5, slack: float = 1e-3,
-    also: Sequence[Float[np.ndarray, 'D']] = ()) -> Found:
+    also: Sequence[Float[np.ndarray, 'D']] | Float[np.ndarray, 'K D'] = ()
+) -> Found:
   """Climbs from random directions of the span, and from `also`.
 
   The first program's vertex counts too: a climb may leave an image for one of

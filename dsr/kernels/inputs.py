@@ -26,7 +26,7 @@ _CACHE = 2**21  # Bytes of one block of rows on CPU.
 _LISTED = 2**18  # Numbers in the differences of close pairs, for derivatives.
 
 
-def mean_square(x: Float[Array, 'N D']) -> Float[Array, ' N']:
+def mean_square(x: Float[Array, '*N D']) -> Float[Array, '*N']:
   """|x|^2 / D."""
   return jnp.mean(x**2, axis=-1)
 
