@@ -229,12 +229,15 @@ def test_parts_and_names():
 def test_by_name(monkeypatch, name, layers):
   """The stack behind a name, by its number of ReLUs and its scales."""
   seen = []
-  serial = lambda *stack, get, name: seen.append((stack, get, name))
+
+  def serial(*stack, get, name, fused=False):
+    seen.append((stack, get, name, fused))
+
   monkeypatch.setattr(architectures.network, 'serial', serial)
   architectures.by_name(name, get='nngp', W_std=1.25)
-  (stack, get, got), = seen
+  (stack, get, got, fused), = seen
   names = [layer.name for layer in stack]
-  assert (get, got) == ('nngp', name)
+  assert (get, got, fused) == ('nngp', name, False)
   depth = {'convnet2': 2}.get(name, layers)
   assert names.count('Relu') == depth
   assert names[-1] == 'Dense(1.25, 0.1)'
