@@ -45,7 +45,8 @@ setuptools.setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     packages=setuptools.find_packages(include=['dsr*', 'experiments*']),
-    package_data={'dsr.report': ['templates/*']},
+    package_data={'dsr.report': ['templates/*'],
+                  'dsr.kernels.fused': ['*.h', '*.cc', '*.cu']},
     python_requires='>=3.11',
     install_requires=BASE,
     extras_require={

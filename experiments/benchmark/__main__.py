@@ -6,6 +6,7 @@ r"""How fast kernels and attacks are: ratios taken side by side, in one run.
   python -m experiments.benchmark --suite=sets    # DM steps, coreset distances.
   python -m experiments.benchmark --suite=attacks # PGD and APGD, and PyTorch's.
   python -m experiments.benchmark --suite=membership # Leave-one-out, shadows.
+  python -m experiments.benchmark --suite=accelerator # Image kernels on a GPU.
 
 The rivals of a case take turns (A B C A B C ...) after a warm-up that
 compiles; each round gives one ratio, and the tables show the median of the
@@ -40,6 +41,7 @@ from dsr import checks
 from dsr.runs import machine, records
 from dsr.runs.launch import launch
 from experiments.benchmark import (
+  accelerator_suite,
   attack_suite,
   attacks as attack_rivals,
   kernel_suite,
@@ -54,9 +56,10 @@ class Config:
   """Times kernels, steps and attacks against their rivals."""
 
   # Which cases: kernels and KIP's loss, Gram matrices on several devices, steps
-  # of distillation, adversarial attacks, or membership attacks.
-  suite: Literal[
-      'kernels', 'gram', 'sets', 'attacks', 'membership'] = 'kernels'
+  # of distillation, adversarial attacks, membership attacks, or image kernels
+  # on an accelerator.
+  suite: Literal['kernels', 'gram', 'sets', 'attacks', 'membership',
+                 'accelerator'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.
   repeats: int = 15  # Rounds of a case, at most.
   seconds: float = 12.0  # After which a case stops, if it had three rounds.
@@ -102,6 +105,7 @@ _SUITES = {
     'sets': set_suite.set_suite,
     'attacks': attack_suite.attack_suite,
     'membership': membership_suite.membership_suite,
+    'accelerator': accelerator_suite.accelerator_suite,
 }
 
 

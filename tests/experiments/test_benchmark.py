@@ -12,8 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dsr import kernels
+from dsr.kernels.fused import build
 from dsr.runs import records
-from experiments.benchmark import __main__ as benchmark, measure, rows
+from experiments.benchmark import (
+  __main__ as benchmark,
+  joint_maps,
+  measure,
+  rows,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = benchmark.Config(shrink=16, repeats=3, seconds=1.0, memory=False)
@@ -68,6 +75,27 @@ def test_without_neural_tangents_its_columns_say_so(
 
 
 @pytest.mark.slow
+def test_accelerator_suite(tmp_path):
+  config = _config(tmp_path, suite='accelerator', only='convnet3')
+  metrics = benchmark.run(dataclasses.replace(config, shrink=4))
+  for case in ('convnet3', 'convnet3_gradient'):
+    joint, xla = metrics[f'{case}_joint'], metrics[f'{case}_xla']
+    assert 0 < joint.low <= joint.value <= joint.high
+    assert metrics[f'{case}_xla_per_joint'].value == pytest.approx(
+        xla.value / joint.value)
+    if build.compiler('cpu') is not None:
+      assert metrics[f'{case}_fused_per_xla'].value > 0
+
+
+@pytest.mark.parametrize('name', ['convnet3', 'myrtle5'])
+def test_joint_maps_are_the_kernel(name):
+  x1, x2 = (np.random.default_rng(seed).normal(size=(n, 8, 8, 2))
+            for seed, n in ((0, 2), (1, 3)))
+  np.testing.assert_allclose(
+      joint_maps.kernel(name, x1, x2), kernels.by_name(name)(x1, x2),
+      rtol=1e-10)
+
+
 def test_gram_suite(tmp_path):
   metrics = benchmark.run(_config(tmp_path, suite='gram'))
   assert metrics['gram_fcn2_20000_ours_per_matmul'].value > 0
