@@ -34,6 +34,7 @@ def both(request):
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_the_usual_way(both, monkeypatch):
   monkeypatch.setattr(kernel, '_CHUNK', 4)  # Several chunks, the last filled.
   usual, fused, shape = both
