@@ -100,7 +100,8 @@ def _as_recorded(config):
   for field in dataclasses.fields(config):
     if field.name not in _VICTIM or field.name == 'data_dir':
       continue
-    value, given = recorded[field.name], getattr(config, field.name)
+    value = recorded.get(field.name, field.default)
+    given = getattr(config, field.name)
     value = tuple(value) if isinstance(value, list) else value
     if given not in (field.default, value):
       raise ValueError(f'`{field.name}` must be {value!r}, as in the record of '

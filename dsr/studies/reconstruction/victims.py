@@ -14,6 +14,7 @@ import optax
 from dsr import checks, data as data_lib, loop, nets, train
 from dsr.runs import records
 from dsr.studies.reconstruction import victim_arrays
+from dsr.train import flow
 from dsr.types import Dataset, Examples
 
 _ADAM_RATE = 1e-3  # Where the flag asks for an automatic one.
@@ -39,6 +40,9 @@ class VictimConfig:
   first_scale: float = 1.0  # Factor on the mlp's first layer at the start.
   norm: Literal['instance', 'none'] = 'instance'  # Of convnet3 and resnet.
   dtype: Literal['float32', 'float64'] = 'float32'  # Of all training.
+  # How a standard network is trained: by gradient descent, or by gradient flow,
+  # which is what descent becomes at small rates.
+  recipe: Literal['descent', 'flow'] = 'descent'
   loss: Literal['mse', 'cross_entropy'] = 'mse'  # That descent minimises.
   optimizer: Literal['sgd', 'adam'] = 'sgd'  # Of descent; sgd for first_layer.
   learning_rate: float = 0.0  # Of descent; 0: automatic, 1e-3 with adam.
@@ -58,6 +62,8 @@ class VictimConfig:
 _DESCENT = ('loss', 'optimizer', 'learning_rate', 'momentum', 'weight_decay',
             'batch_size', 'tolerance', 'max_steps', 'save_losses',
             'save_steps', 'dp_clip', 'dp_noise')
+_NOT_OF_FLOW = tuple(
+    name for name in _DESCENT if name not in ('tolerance', 'max_steps'))
 _ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std', 'first_scale')
 
 
@@ -93,8 +99,13 @@ def check(config: VictimConfig) -> None:
   train.check_recipe(recipe(config))
   build(config, 1)
   if config.regime == 'linearized' and config.linearized_by == 'closed_form':
-    _refuse(config, _DESCENT, 'a linearized network solved in closed form; '
-            'see `linearized_by`')
+    _refuse(config, ('recipe', *_DESCENT),
+            'a linearized network solved in closed form; see `linearized_by`')
+  if config.recipe == 'flow':
+    if config.regime == 'linearized':
+      raise ValueError("`recipe` must be 'descent' with a linearized network, "
+                       "whose flow ends at the closed form; got 'flow'.")
+    _refuse(config, _NOT_OF_FLOW, 'gradient flow')
   if config.optimizer == 'adam':
     _refuse(config, ('momentum',), 'adam')
   if config.architecture != 'mlp':
@@ -211,13 +222,15 @@ def train_victim(
   fields = {f.name: getattr(config, f.name)
             for f in dataclasses.fields(VictimConfig)}
   own = VictimConfig(**fields)
+  common = {'tolerance': config.tolerance, 'max_steps': config.max_steps,
+            'workdir': workdir, 'fingerprint': loop.config_fingerprint(
+                own, ignore=('data_dir', 'max_steps'))}
+  if config.recipe == 'flow':
+    return flow.fit_flow(module, theta_0, data, **common)
   return train.fit_victim(
       key, module, data, theta_0=theta_0, recipe=recipe(config),
-      linearised=linearised, tolerance=config.tolerance,
-      max_steps=config.max_steps, save_losses=config.save_losses,
-      save_steps=config.save_steps, workdir=workdir,
-      fingerprint=loop.config_fingerprint(
-          own, ignore=('data_dir', 'max_steps')))
+      linearised=linearised, save_losses=config.save_losses,
+      save_steps=config.save_steps, **common)
 
 
 def num_correct(
@@ -240,6 +253,7 @@ def load_victim(workdir: str | os.PathLike) -> train.Victim:
     raise ValueError(
         f'`workdir` must hold what `experiments.train` wrote, got {folder}.')
   fields = records.read(folder)['config']
+  fields.setdefault('recipe', 'descent')  # Victims from before there was flow.
   names = [f.name for f in dataclasses.fields(VictimConfig)]
   if missing := [name for name in names if name not in fields]:
     raise ValueError(f'`workdir` must hold the record of a victim, the one in '
