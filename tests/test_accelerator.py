@@ -46,9 +46,8 @@ def memory(request, monkeypatch):
 
 
 @pytest.mark.parametrize('name', [
-    'convnet1', 'convnet1_nopool',
+    'convnet1', pytest.param('convnet1_nopool', marks=pytest.mark.slow),
     pytest.param('myrtle5', marks=pytest.mark.slow)])
-@pytest.mark.slow
 def test_kernels_of_images_and_their_gradients(name, monkeypatch):
   monkeypatch.setattr(network, '_WORK', 2 * 64)  # Several blocks on CPUs.
   monkeypatch.setattr(network, '_WORK_ACCELERATOR', 3 * 64**2)
@@ -65,8 +64,9 @@ def test_kernels_of_images_and_their_gradients(name, monkeypatch):
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
-@pytest.mark.parametrize('near', [0, 3, 30])
-@pytest.mark.slow
+@pytest.mark.parametrize('near', [
+    pytest.param(0, marks=pytest.mark.slow), 3,
+    pytest.param(30, marks=pytest.mark.slow)])
 def test_kernels_of_vectors_and_their_gradients(dtype, near, monkeypatch):
   """With no, few and many close pairs, in one block and several."""
   monkeypatch.setattr(inputs, '_CACHE', 64 * 12)  # Blocks of rows on CPUs.
@@ -135,7 +135,6 @@ def test_shadow_networks(key):
 
 
 @pytest.mark.usefixtures('memory')
-@pytest.mark.slow
 def test_shadow_distillations(key):
   data = problem.blobs()
   labels = np.argmax(data.y, axis=1).astype(np.int32)
@@ -198,8 +197,8 @@ def test_attacked_examples_go_at_once_as_memory_allows(key, stop, monkeypatch):
 
 
 @pytest.mark.usefixtures('memory')
-@pytest.mark.parametrize('attack', ['limit', 'finite'])
-@pytest.mark.slow
+@pytest.mark.parametrize('attack', [
+    pytest.param('limit', marks=pytest.mark.slow), 'finite'])
 def test_seeds_of_attacks_side_by_side(key, attack):
   """With restarts, whose branch `vmap` turns into a choice of two results."""
   data = attack_problem.digits(4)

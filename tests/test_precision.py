@@ -71,9 +71,9 @@ def _kernels(x, name):
 @both_devices
 @pytest.mark.parametrize(('name', 'x'), [
     ('fcn2', VECTORS), ('erf', VECTORS), ('network', VECTORS),
-    ('convnet2', IMAGES), ('convnet2_nopool', IMAGES), ('myrtle5', IMAGES),
+    ('convnet2', IMAGES), ('convnet2_nopool', IMAGES),
+    pytest.param('myrtle5', IMAGES, marks=pytest.mark.slow),
     ('network', IMAGES)], ids=lambda a: a if isinstance(a, str) else '')
-@pytest.mark.slow
 def test_kernels_and_their_gradients(device, name, x):
   with _on(device):
     for kernel_fn in _kernels(x, name):
@@ -110,7 +110,6 @@ def test_solves_and_regression(method):
       jax.random.key(0), k, Y, num_shadows=4).outputs, FCN(VECTORS))
 
 
-@pytest.mark.slow
 def test_iterative_solves_and_dynamics(key):
   data = Examples(VECTORS, Y)
   with precision.checked_run(fewest=5):
@@ -122,7 +121,6 @@ def test_iterative_solves_and_dynamics(key):
 
 
 @pytest.mark.parametrize('loss', ['mse', 'cross_entropy'])
-@pytest.mark.slow
 def test_distillation_by_kernels(key, loss):
   start = support.support(VECTORS[:2] + 0.1, Y[:2])
   known = targets.targets(VECTORS, Y, LABELS)
@@ -161,7 +159,6 @@ def victims():
   return found
 
 
-@pytest.mark.slow
 def test_attack_in_the_limit(key):
   released, _, _ = problem.limit(problem.digits(4), problem.fcn2())
   config = ntk_limit.Config(steps=4, restart_every=2)
@@ -190,7 +187,6 @@ def test_attack_on_the_end_of_training(key, victims, form, eliminate):
         form=form, eliminate=eliminate, steps=2, vertices=2), progress=False)
 
 
-@pytest.mark.slow
 def test_victims_of_vague_networks_and_attacks_on_them(key):
   """All of training, which a difference of parameters shows in each digit."""
   data = problem.digits(4)

@@ -27,13 +27,15 @@ from typing import NamedTuple
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 import numpy as np
 
 from dsr import checks, loop, numerics
 from dsr.kernels import empirical
 from dsr.train import batches
-from dsr.train.victim import Victim, checked_parameters
+from dsr.train.descent import Info
+from dsr.train.recipe import loss_value, residual
+from dsr.train.victim import Victim, checked_parameters, outputs
 from dsr.types import Examples, Status
 
 _CHUNK = 10  # Steps between two looks at the loss.
@@ -46,7 +48,6 @@ class State(NamedTuple):
 
   params: PyTree
   duals: Float[Array, 'N C']
-  time: Float[Array, '']
   length: Float[Array, '']
 
 
@@ -57,13 +58,6 @@ class Given(NamedTuple):
   theta_0: PyTree
   tolerance: Float[Array, '']
   path_tolerance: Float[Array, '']
-
-
-class Info(NamedTuple):
-  """Of one trial: the mean squared error before it."""
-
-  loss: Float[Array, '']
-  finite: Bool[Array, '']
 
 
 def fit_flow(
@@ -106,8 +100,7 @@ def fit_flow(
   dtype = data.x.dtype
   given = Given(data, theta_0, *(
       jnp.asarray(a, dtype) for a in (tolerance, path_tolerance)))
-  zero = jnp.zeros((), dtype)
-  state = State(theta_0, jnp.zeros_like(data.y), zero, zero)
+  state = State(theta_0, jnp.zeros_like(data.y), jnp.zeros((), dtype))
 
   def converged(step, state, info):
     del step, state
@@ -124,10 +117,11 @@ def fit_flow(
   losses = np.asarray(result.infos.loss)
   if (below := losses < tolerance).any():  # It rests from there on.
     losses = losses[:int(np.argmax(below))]
-  last = float(_loss(module, result.state.params, data))
-  return Victim(
-      module, theta_0, result.state.params, False, result.state.duals,
-      np.append(losses, last).astype(dtype), (), None, result.status)
+  victim = Victim(
+      module, theta_0, result.state.params, False, result.state.duals, losses,
+      (), None, result.status)
+  last = loss_value('mse', outputs(victim, data.x), data.y)
+  return victim._replace(curve=np.append(losses, last).astype(dtype))
 
 
 @functools.lru_cache(maxsize=64)  # One step function, hence one compilation.
@@ -137,8 +131,7 @@ def _step_of(module):
   @numerics.exact  # Attacks read theta_T - theta_0 to its last digits.
   def step(state, given):
     x, y = given.data
-    advance, residual, fastest = _frozen(module, state.params, x, y)
-    loss = jnp.mean(residual**2)
+    advance, loss, fastest = _frozen(module, state.params, x, y)
     length = jnp.where(
         state.length > 0, state.length, 1 / fastest).astype(loss.dtype)
     # Changes are compared, not parameters: they have digits of their own.
@@ -148,8 +141,8 @@ def _step_of(module):
     fine = _add(first, advance(half))
     best = jax.tree.map(lambda a, b: 2 * a - b, fine, whole)
     params = _add(state.params, best[0])
-    error = _norm(fine[0], whole[0]) / jnp.maximum(
-        _norm(params, given.theta_0), jnp.finfo(loss.dtype).tiny)
+    error = _distance(fine[0], whole[0]) / jnp.maximum(
+        _distance(params, given.theta_0), jnp.finfo(loss.dtype).tiny)
     factor = jnp.clip(
         _SAFETY * jnp.sqrt(given.path_tolerance / error), _LEAST, _MOST)
     factor = jnp.where(jnp.isnan(factor), _LEAST, factor)
@@ -158,24 +151,23 @@ def _step_of(module):
     take = lambda new, old: jnp.where(takes, new, old)
     params = jax.tree.map(take, params, state.params)
     duals = take(state.duals + best[1], state.duals)
-    state = State(params, duals, take(state.time + length, state.time),
-                  jnp.where(rests, length, factor * length))
-    return state, Info(loss, jnp.isfinite(loss))
+    length = jnp.where(rests, length, factor * length)
+    return State(params, duals, length), Info(loss, jnp.isfinite(loss))
 
   return step
 
 
 def _frozen(module, params, x, y):
-  """(h -> (J' a, a) with J of `params`, r, the largest rate of decay)."""
+  """(h -> (J' a, a) with J of `params`, the loss, the fastest decay)."""
   apply_fn = lambda p, x: module.apply({'params': p}, x)
   out, vjp = jax.vjp(lambda p: apply_fn(p, x), params)
-  residual = y - out
-  size, exact = residual.size, numerics.solve_dtype(residual.dtype)
+  r = residual('mse', out, y)
+  size, exact = r.size, numerics.solve_dtype(r.dtype)
   kernel = empirical.full(apply_fn, params)(x).astype(exact)
   kernel = jnp.swapaxes(kernel, 1, 2).reshape(size, size)
   values, vectors = jnp.linalg.eigh((kernel + kernel.T) / 2)
   rates = jnp.maximum(values, 0) / len(y)
-  along = vectors.T @ residual.reshape(-1).astype(exact)
+  along = vectors.T @ r.reshape(-1).astype(exact)
 
   def advance(length):
     length = length.astype(exact)
@@ -183,22 +175,15 @@ def _frozen(module, params, x, y):
     phi = jnp.where(z < _SERIES, 1 - z / 2,
                     -jnp.expm1(-z) / jnp.maximum(z, _SERIES))
     a = vectors @ (length / len(y) * phi * along)
-    a = a.reshape(residual.shape).astype(residual.dtype)
+    a = a.reshape(r.shape).astype(r.dtype)
     return vjp(a)[0], a
 
-  return advance, residual, rates[-1]
+  return advance, loss_value('mse', out, y), rates[-1]
 
 
 def _add(left, right):
   return jax.tree.map(jnp.add, left, right)
 
 
-def _norm(left, right) -> Float[Array, '']:
-  gap = jax.tree.map(jnp.subtract, left, right)
-  return jnp.sqrt(numerics.tree_dot(gap, gap))
-
-
-@functools.partial(jax.jit, static_argnames='module')
-@numerics.exact
-def _loss(module, params, data):
-  return jnp.mean((data.y - module.apply({'params': params}, data.x))**2)
+def _distance(left, right) -> Float[Array, '']:
+  return numerics.tree_norm(jax.tree.map(jnp.subtract, left, right))

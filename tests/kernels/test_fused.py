@@ -26,7 +26,9 @@ STACKS = {
 }
 
 
-@pytest.fixture(params=STACKS)
+@pytest.fixture(params=[
+    pytest.param(name, marks=() if name == 'one' else pytest.mark.slow)
+    for name in STACKS])
 def both(request):
   """(usual, fused, shape of an image)."""
   layers, shape = STACKS[request.param]
@@ -34,7 +36,6 @@ def both(request):
 
 
 @needs_compiler
-@pytest.mark.slow
 def test_values_and_gradients_are_those_of_the_usual_way(both, monkeypatch):
   monkeypatch.setattr(kernel, '_CHUNK', 4)  # Several chunks, the last filled.
   usual, fused, shape = both

@@ -30,7 +30,6 @@ def paths(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', SHAPES)
-@pytest.mark.slow
 def test_kip_and_mlps_take_any_shape(paths, tmp_path, name):
   metrics = distill.run(dataclasses.replace(
       SMALL, dataset=paths[name], workdir=str(tmp_path)))

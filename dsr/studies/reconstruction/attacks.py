@@ -95,19 +95,18 @@ def resolve(config: _Config) -> _Config:
 def _as_recorded(config):
   with checks.renamed(workdir='victim', path='victim'):
     victims.load_victim(config.victim)  # Says what is wrong with the folder.
-  recorded = records.read(config.victim)['config']
+  recorded = victims.read_config(config.victim)
   fields = {}
   for field in dataclasses.fields(config):
     if field.name not in _VICTIM or field.name == 'data_dir':
       continue
-    value = recorded.get(field.name, field.default)
+    value = getattr(recorded, field.name)
     given = getattr(config, field.name)
-    value = tuple(value) if isinstance(value, list) else value
     if given not in (field.default, value):
       raise ValueError(f'`{field.name}` must be {value!r}, as in the record of '
                        f'{config.victim}, got {given!r}.')
     fields[field.name] = value
-  data_dir = config.data_dir or recorded['data_dir']
+  data_dir = config.data_dir or recorded.data_dir
   return dataclasses.replace(config, data_dir=data_dir, **fields)
 
 

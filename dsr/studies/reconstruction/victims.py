@@ -62,6 +62,7 @@ class VictimConfig:
 _DESCENT = ('loss', 'optimizer', 'learning_rate', 'momentum', 'weight_decay',
             'batch_size', 'tolerance', 'max_steps', 'save_losses',
             'save_steps', 'dp_clip', 'dp_noise')
+_LATER = {'recipe': 'descent'}  # Flags that records may lack.
 _NOT_OF_FLOW = tuple(
     name for name in _DESCENT if name not in ('tolerance', 'max_steps'))
 _ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std', 'first_scale')
@@ -242,8 +243,10 @@ def num_correct(
   return int((np.asarray(decoded) == dataset.y).sum())
 
 
-def load_victim(workdir: str | os.PathLike) -> train.Victim:
-  """The victim that `experiments.train` wrote to `workdir`.
+def read_config(workdir: str | os.PathLike) -> VictimConfig:
+  """The flags of the victim that `experiments.train` wrote to `workdir`.
+
+  Flags that came later are at what they mean for older records.
 
   Raises:
     ValueError: there is no record of a victim.
@@ -252,15 +255,23 @@ def load_victim(workdir: str | os.PathLike) -> train.Victim:
   if not (folder / 'record.json').exists():
     raise ValueError(
         f'`workdir` must hold what `experiments.train` wrote, got {folder}.')
-  fields = records.read(folder)['config']
-  fields.setdefault('recipe', 'descent')  # Victims from before there was flow.
+  fields = _LATER | records.read(folder)['config']
   names = [f.name for f in dataclasses.fields(VictimConfig)]
   if missing := [name for name in names if name not in fields]:
     raise ValueError(f'`workdir` must hold the record of a victim, the one in '
                      f'{folder} lacks {", ".join(missing)}.')
-  config = VictimConfig(**{
+  return VictimConfig(**{
       name: tuple(fields[name]) if isinstance(fields[name], list) else
       fields[name] for name in names})
-  arrays = records.read_arrays(folder / 'victim.npz')
+
+
+def load_victim(workdir: str | os.PathLike) -> train.Victim:
+  """The victim that `experiments.train` wrote to `workdir`.
+
+  Raises:
+    ValueError: there is no record of a victim.
+  """
+  config = read_config(workdir)
+  arrays = records.read_arrays(pathlib.Path(workdir) / 'victim.npz')
   return victim_arrays.from_arrays(
       build(config, arrays['targets'].shape[1]), arrays)

@@ -1,5 +1,7 @@
 """The train binary: what it writes, how it goes on, what it refuses."""
 import dataclasses
+import json
+import shutil
 import signal
 
 from etils import eapp
@@ -10,7 +12,7 @@ from sklearn import datasets
 
 from dsr import loop, nets, train as train_lib
 from dsr.runs import records
-from dsr.studies.reconstruction import train, victims
+from dsr.studies.reconstruction import attacks, train, victims
 from dsr.types import Status
 
 SMALL = train.Config(dataset='digits[0,3]', num_train=6, width=32)
@@ -144,6 +146,7 @@ def test_linearized_victims_agree_both_ways(tmp_path):
     pytest.param({'architecture': 'resnet', 'width': 2, 'norm': 'none',
                   'learning_rate': 0.01}, marks=pytest.mark.slow),
     {'parameterisation': 'ntk', 'w_std': 1.4, 'b_std': 0.1, 'depth': 1},
+    {'recipe': 'flow'},
 ], ids=lambda fields: '-'.join(map(str, fields.values())))
 def test_every_option_trains(fields, tmp_path):
   metrics = _run(tmp_path, max_steps=20, **fields)
@@ -179,6 +182,11 @@ def test_flags_of_the_parent_are_read():
     ({'architecture': 'resnet', 'use_bias': False}, '`use_bias` must be True'),
     ({'norm': 'none'}, "`norm` must be 'instance' with mlp"),
     ({'dp_noise': 1.0}, '`clip` is needed with `noise`'),
+    ({'recipe': 'flow', 'momentum': 0.5}, '`momentum` must be 0.9 with grad'),
+    ({'recipe': 'flow', 'loss': 'cross_entropy'}, "`loss` must be 'mse' with"),
+    ({'recipe': 'flow', 'regime': 'linearized', 'linearized_by': 'descent'},
+     "`recipe` must be 'descent' with a linearized network"),
+    ({'recipe': 'flow', 'regime': 'linearized'}, "`recipe` must be 'descent'"),
     ({'learning_rate': -1.0}, '`learning_rate` must be .* not negative'),
 ])
 def test_bad_values_are_refused_before_anything_is_written(
@@ -186,6 +194,17 @@ def test_bad_values_are_refused_before_anything_is_written(
   with pytest.raises(ValueError, match=message):
     _run(tmp_path / 'out', **fields)
   assert not (tmp_path / 'out').exists()
+
+
+def test_a_record_from_before_flow_is_one_of_descent(standard, tmp_path):
+  shutil.copytree(standard[0], tmp_path, dirs_exist_ok=True)
+  path = tmp_path / 'record.json'
+  record = json.loads(path.read_text('utf-8'))
+  assert record['config'].pop('recipe') == 'descent'
+  path.write_text(json.dumps(record), encoding='utf-8')
+  assert victims.read_config(tmp_path) == victims.read_config(standard[0])
+  attacked = attacks.resolve(attacks.AttackConfig(victim=str(tmp_path)))
+  assert attacked.recipe == 'descent'
 
 
 @pytest.mark.errors
