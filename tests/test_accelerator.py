@@ -48,6 +48,7 @@ def memory(request, monkeypatch):
 @pytest.mark.parametrize('name', [
     'convnet1', pytest.param('convnet1_nopool', marks=pytest.mark.slow),
     pytest.param('myrtle5', marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_kernels_of_images_and_their_gradients(name, monkeypatch):
   monkeypatch.setattr(network, '_WORK', 2 * 64)  # Several blocks on CPUs.
   monkeypatch.setattr(network, '_WORK_ACCELERATOR', 3 * 64**2)
@@ -63,7 +64,8 @@ def test_kernels_of_images_and_their_gradients(name, monkeypatch):
   _both(run)
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('dtype', [
+    'float32', pytest.param('float64', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('near', [
     pytest.param(0, marks=pytest.mark.slow), 3,
     pytest.param(30, marks=pytest.mark.slow)])
@@ -121,6 +123,7 @@ def test_networks_side_by_side(key, module, x):
 
 
 @pytest.mark.usefixtures('memory')
+@pytest.mark.slow
 def test_shadow_networks(key):
   y = jnp.eye(2)[np.arange(4) % 2]
   member = np.asarray(krr.random_halves(key, 4, 3))
@@ -135,6 +138,7 @@ def test_shadow_networks(key):
 
 
 @pytest.mark.usefixtures('memory')
+@pytest.mark.slow
 def test_shadow_distillations(key):
   data = problem.blobs()
   labels = np.argmax(data.y, axis=1).astype(np.int32)

@@ -71,7 +71,8 @@ def _kernels(x, name):
 @both_devices
 @pytest.mark.parametrize(('name', 'x'), [
     ('fcn2', VECTORS), ('erf', VECTORS), ('network', VECTORS),
-    ('convnet2', IMAGES), ('convnet2_nopool', IMAGES),
+    pytest.param('convnet2', IMAGES, marks=pytest.mark.slow),
+    ('convnet2_nopool', IMAGES),
     pytest.param('myrtle5', IMAGES, marks=pytest.mark.slow),
     ('network', IMAGES)], ids=lambda a: a if isinstance(a, str) else '')
 def test_kernels_and_their_gradients(device, name, x):
@@ -110,6 +111,7 @@ def test_solves_and_regression(method):
       jax.random.key(0), k, Y, num_shadows=4).outputs, FCN(VECTORS))
 
 
+@pytest.mark.slow
 def test_iterative_solves_and_dynamics(key):
   data = Examples(VECTORS, Y)
   with precision.checked_run(fewest=5):
@@ -121,6 +123,7 @@ def test_iterative_solves_and_dynamics(key):
 
 
 @pytest.mark.parametrize('loss', ['mse', 'cross_entropy'])
+@pytest.mark.slow
 def test_distillation_by_kernels(key, loss):
   start = support.support(VECTORS[:2] + 0.1, Y[:2])
   known = targets.targets(VECTORS, Y, LABELS)
@@ -159,6 +162,7 @@ def victims():
   return found
 
 
+@pytest.mark.slow
 def test_attack_in_the_limit(key):
   released, _, _ = problem.limit(problem.digits(4), problem.fcn2())
   config = ntk_limit.Config(steps=4, restart_every=2)
@@ -187,6 +191,7 @@ def test_attack_on_the_end_of_training(key, victims, form, eliminate):
         form=form, eliminate=eliminate, steps=2, vertices=2), progress=False)
 
 
+@pytest.mark.slow
 def test_victims_of_vague_networks_and_attacks_on_them(key):
   """All of training, which a difference of parameters shows in each digit."""
   data = problem.digits(4)

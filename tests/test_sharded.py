@@ -4,9 +4,12 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_eight_devices_give_what_one_gives():
   environment = os.environ | {
       'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT),

@@ -87,7 +87,8 @@ def test_accelerator_suite(tmp_path):
       assert metrics[f'{case}_fused_per_xla'].value > 0
 
 
-@pytest.mark.parametrize('name', ['convnet3', 'myrtle5'])
+@pytest.mark.parametrize('name', [
+    pytest.param('convnet3', marks=pytest.mark.slow), 'myrtle5'])
 def test_joint_maps_are_the_kernel(name):
   x1, x2 = (np.random.default_rng(seed).normal(size=(n, 8, 8, 2))
             for seed, n in ((0, 2), (1, 3)))
