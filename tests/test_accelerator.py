@@ -110,6 +110,7 @@ def test_convolutions_and_their_gradients(vmapped, monkeypatch):
 @pytest.mark.parametrize(('module', 'x'), [
     (nets.MLP(2, (6,)), IMAGES), (nets.ConvNet(2, depth=1, width=3), IMAGES),
     (nets.ConvNet(2, depth=1, width=3, norm='batch'), IMAGES)])
+@pytest.mark.slow
 def test_networks_side_by_side(key, module, x):
   y = jnp.eye(2)[np.arange(len(x)) % 2]
 
@@ -203,6 +204,7 @@ def test_attacked_examples_go_at_once_as_memory_allows(key, stop, monkeypatch):
 @pytest.mark.usefixtures('memory')
 @pytest.mark.parametrize('attack', [
     pytest.param('limit', marks=pytest.mark.slow), 'finite'])
+@pytest.mark.slow
 def test_seeds_of_attacks_side_by_side(key, attack):
   """With restarts, whose branch `vmap` turns into a choice of two results."""
   data = attack_problem.digits(4)

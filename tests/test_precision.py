@@ -172,6 +172,7 @@ def test_attack_in_the_limit(key):
 
 
 @pytest.mark.parametrize('linearised', [False, True])
+@pytest.mark.slow
 def test_attacks_on_networks(key, victims, linearised):
   released = victims[linearised]
   with precision.checked_run(fewest=20):
