@@ -1,20 +1,17 @@
 r"""From a guess at an input to its row of the first layer's change.
 
-`alternate` is the search of `first_layer`, `sharpen` makes its results exact.
-Notation and axes as there: z a place in the span of the inputs, t a row's
-coordinates, codes V', |t V'| the row itself.
+The search of `first_layer` where there are few units for an image. Notation and
+axes as there: z a place in the span of the inputs, t a row's coordinates, codes
+V', |t V'| the row itself.
 """
 import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-import numpy as np
 
 from dsr import numerics
 
-SPARSE = 0.43  # A row of G has half its entries 0, less what training changes.
-_COMBINATIONS = 64
 _COPY = 0.8  # Approximate rows of a larger |cosine| are copies.
 
 
@@ -51,7 +48,7 @@ def alternate(
       z, best, t_best, shut = carry
       z = free @ z
       level = jnp.max(jnp.einsum('n,anw->aw', z, maps), axis=0)
-      two, energy = least_energy(level, codes, probe, num_units, shut)
+      two, energy = _least_energy(level, codes, probe, num_units, shut)
       t = two[:, 0]
       known = rows[jnp.argmax(jnp.abs(rows @ t))]
       copy = jnp.abs(known @ t) > _COPY
@@ -73,52 +70,13 @@ def alternate(
   return jax.lax.map(one, starts)
 
 
-@functools.partial(jax.jit, static_argnames='at_least')
-@numerics.exact
-def sharpen(
-    t: Float[Array, 'B N'], codes: Float[Array, 'N W'], *, at_least: int
-) -> Float[Array, 'B N']:
-  """Each t from the units on which it is smallest, as sparse as can be.
-
-  On the units at which two images are inactive all combinations of their rows
-  vanish. So the two directions of least energy are kept, and of their
-  combinations that vanish at a further unit the sparsest is taken. Rows that
-  are far from sparse are left alone.
-  """
-  width = codes.shape[1]
-  probe = _probe(codes)
-  places = np.linspace(SPARSE * width, width - 1, _COMBINATIONS).astype(int)
-
-  def from_least(t, share):
-    units = min(width, max(at_least, int(share * width)))
-    return least_energy(jnp.abs(t @ codes), codes, probe, units)[0]
-
-  def again(t):
-    two = from_least(t, 0.35)
-    rows = two.T @ codes
-    units = jnp.argsort(jnp.sum(rows**2, axis=0))[places]
-    turn = jnp.stack([rows[1, units], -rows[0, units]], axis=1)
-    turn /= jnp.linalg.norm(turn, axis=1, keepdims=True)
-    found = jnp.concatenate([two[:, :1].T, turn @ two.T])
-    t = found[jnp.argmin(sparsity_of(found, codes, 0.44))]
-    for _ in range(3):
-      t = from_least(t, 0.44)[:, 0]
-    return t
-
-  def one(t):
-    promising = sparsity_of(t[None], codes, 0.3)[0] < 0.25
-    return jax.lax.cond(promising, again, lambda t: t, t)
-
-  return jax.lax.map(one, t)
-
-
 def _probe(codes):
   """Where inverse iterations start: any two fixed directions will do."""
   angles = jnp.arange(len(codes), dtype=codes.dtype)
   return jnp.stack([jnp.cos(angles), jnp.sin(1.7 * angles + 0.5)], axis=1)
 
 
-def least_energy(level, codes, probe, num_units, shut=None):
+def _least_energy(level, codes, probe, num_units, shut=None):
   """(two least t (N, 2), the ratio of their energies) on units of low level.
 
   With orthonormal (or zero) rows `shut`, of energy over the squared length of
@@ -139,12 +97,3 @@ def least_energy(level, codes, probe, num_units, shut=None):
   v, _ = jax.lax.scan(inverse_iteration, probe, None, length=6)
   value = jnp.sum(v * (energy @ v), axis=0)
   return v, value[0] / value[1]
-
-
-def sparsity_of(
-    t: Float[Array, 'B N'], codes: Float[Array, 'N W'], share: float = SPARSE
-) -> Float[Array, 'B']:
-  """The `share` quantile of a row's magnitudes over their 75th percentile."""
-  shares = jnp.array([share, 0.75], codes.dtype)
-  low, high = jnp.quantile(jnp.abs(t @ codes), shares, axis=1)
-  return low / high

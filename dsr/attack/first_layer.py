@@ -11,14 +11,18 @@ attack factorises \Delta W~ by these zeros, which the released weights foretell:
 
   span       \Delta W~ = U S V', of rank N: every x~ is U z with z in R^N, and
              every row of G is t' V' for a t in R^N, with T S^-1 Z = I.
+  descend    random t -> the L1 norm of t' V' falls along the sphere: with 20
+             units or more for an image this alone finds rows
+             (`attack.sparse_rows`).
   alternate  z -> units that are clearly inactive at [x; 1] ~ U z, both at
              theta_0 and theta_T -> t, the direction of least energy on them
-             -> support of |V t| -> z, a linear classifier of that support.
-  accept     t if |V t| has the zeros of a row of G; the other images' z are
+             -> support of |V t| -> z, a linear classifier of that support:
+             finds rows among fewer units.
+  polish     makes the zeros of t' V' exact, and takes mixtures of rows apart.
+  accept     t if t' V' has the zeros of a row of G; the other images' z are
              orthogonal to t / s, so that the search space shrinks.
   read       with all N rows known Z = (T S^-1)^-1 is closed form; masks and
-             rows are then computed again from it. Of rows in doubt only the
-             support is used (`attack.rows`).
+             rows are then computed again from it (`attack.rows`).
 
 Random starts suffice: no gradient of the network is ever needed. The rank and
 zeros of a gradient's first layer identify small federated batches in
@@ -40,15 +44,19 @@ from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 
 from dsr import checks, loop, numerics
-from dsr.attack.alternation import alternate, sharpen, sparsity_of
+from dsr.attack import sparse_rows
+from dsr.attack.alternation import alternate
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
-from dsr.attack.rows import read, surest
+from dsr.attack.rows import read
 from dsr.attack.span import span
 from dsr.types import Solver, Status
 
-_NEAR = 0.9  # Sharpened rows of a larger |cosine| are copies.
+_NEAR = 0.999  # Polished rows of a larger |cosine| are copies.
+_MIXTURE = 10.0  # Of `Rows.second`: a mixture of two rows has less.
 _FEWEST = 0.15  # Share of all units that the search reads a row from, at least.
+_MANY = 12  # Units for an image from which on descent finds rows.
+_MARGIN = 0.1  # Share of zeros beyond those that chance can give.
 _INDEPENDENT = 0.01  # Least distance of a new row from the span of the known.
 
 
@@ -56,15 +64,16 @@ class Config(NamedTuple):
   """How the attack is run.
 
   Attributes:
-    num_starts: random starts a round.
+    num_starts: random starts of each kind a round.
     max_rounds: rounds, at most.
     patience: rounds without a new image after which the search ends.
     iterations: alternations from each start.
     oversample: inactive units used by the search, relative to N; 15 % of all
       units are taken at least.
-    sparsity: a row is refused if the 43rd percentile of its magnitudes is
-      above this share of the 75th, which is 0.49 for a normal row and 0 for an
-      exact one. The search starts out stricter, as far as rounding allows.
+    zeros: share of the units at which a row must be 0. Images leave 36 to 50 %
+      of them inactive throughout training, vectors of the span that are no row
+      are 0 at N - 1 units at most; below that share and 10 % more, nothing is
+      accepted either.
     refinements: passes of the last stage.
     searches: times that the search may go on after rows that turned out to be
       copies were taken away.
@@ -75,7 +84,7 @@ class Config(NamedTuple):
   patience: int = 12
   iterations: int = 24
   oversample: float = 1.5
-  sparsity: float = 0.1
+  zeros: float = 0.3
   refinements: int = 8
   searches: int = 3
 
@@ -114,7 +123,7 @@ class Data(NamedTuple):
   maps: Float[Array, '2 N W']
   middle: Float[Array, 'N']
   length: Float[Array, '']
-  noise: Float[Array, '']
+  spread: Float[Array, 'N']
 
 
 def first_layer(config: Config = DEFAULT) -> Solver:
@@ -142,15 +151,16 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     z *= data.length / jnp.linalg.norm(shape, axis=1, keepdims=True)
     return z + data.middle[None]
 
-  def accept(i, carry, t, sparsity, limit):
+  def accept(i, carry, found, least):
     rows, count, known = carry
+    t = found.t[i]
     # A combination of known rows is no new image, however sparse it is.
-    rest = t[i] - known @ t[i]
+    rest = t - known @ t
     length = jnp.linalg.norm(rest)
-    new = ((sparsity[i] < limit) & (count < rows.shape[0])
-           & (length > _INDEPENDENT)
-           & (jnp.max(jnp.abs(rows @ t[i])) < _NEAR))
-    rows = rows.at[count].set(jnp.where(new, t[i], rows[count]), mode='drop')
+    new = ((found.zeros[i] > least) & (found.second[i] > _MIXTURE)
+           & (count < rows.shape[0]) & (length > _INDEPENDENT)
+           & (jnp.max(jnp.abs(rows @ t)) < _NEAR))
+    rows = rows.at[count].set(jnp.where(new, t, rows[count]), mode='drop')
     rest = rest / jnp.maximum(length, _INDEPENDENT)
     known += jnp.where(new, rest[:, None] * rest[None, :], 0)
     return rows, count + new, known
@@ -158,27 +168,27 @@ def first_layer(config: Config = DEFAULT) -> Solver:
   @numerics.exact
   def step(state: State, data: Data) -> tuple[State, Info]:
     num, width = data.codes.shape
-    key, key_starts = jax.random.split(state.key)
+    key, key_starts, key_random = jax.random.split(state.key, 3)
     free = _complement(state.rows / data.size[None])
-    search = functools.partial(
-        alternate, codes=data.codes, maps=data.maps, free=free,
-        rows=state.rows)
     # Fewer would leave the rows of similar images undecided.
     few = max(int(config.oversample * num) + 4, int(_FEWEST * width))
-    few = min(few, width)
-    t = search(starts(key_starts, data), num_units=few,
-               iterations=config.iterations)
-    t = sharpen(t, data.codes, at_least=few)
-    sparsity = sparsity_of(t, data.codes)
-    order = jnp.argsort(sparsity)
-    sure = surest(data.noise)
-    limit = jnp.minimum(sure * 2.0 ** (state.idle // 3), 4 * sure)
-    limit = jnp.minimum(limit, config.sparsity)
-    t, sparsity = t[order], sparsity[order]
-    add = functools.partial(accept, t=t, sparsity=sparsity, limit=limit)
-    known = jnp.eye(num, dtype=t.dtype) - _complement(state.rows)
+    ends = [alternate(
+        starts(key_starts, data), codes=data.codes, maps=data.maps, free=free,
+        rows=state.rows, num_units=min(few, width),
+        iterations=config.iterations)]
+    if width >= _MANY * num:
+      t = jax.random.normal(
+          key_random, (config.num_starts, num), data.codes.dtype)
+      t /= jnp.linalg.norm(t, axis=1, keepdims=True)
+      ends.append(sparse_rows.descend(t, data.codes))
+    found = sparse_rows.polish(jnp.concatenate(ends), data.codes, data.spread)
+    order = jnp.argsort(-found.zeros)
+    found = jax.tree.map(lambda a: a[order], found)
+    least = max(config.zeros, (num - 1) / width + _MARGIN)
+    add = functools.partial(accept, found=found, least=least)
+    known = jnp.eye(num, dtype=found.t.dtype) - _complement(state.rows)
     rows, count, _ = jax.lax.fori_loop(
-        0, len(t), add, (state.rows, state.count, known))
+        0, len(found.t), add, (state.rows, state.count, known))
     idle = jnp.where(count > state.count, 0, state.idle + 1)
     missing = 1 - count / num
     return (State(rows, count, idle, key),
@@ -194,7 +204,7 @@ def check(config: Config) -> None:
     checks.at_least(name, getattr(config, name), 1)
   checks.at_least('refinements', config.refinements, 0)
   checks.within('oversample', config.oversample, 1, 10)
-  checks.within('sparsity', config.sparsity, 0, 0.28)
+  checks.within('zeros', config.zeros, 0.1, 0.5)
 
 
 def _complement(rows):
@@ -222,8 +232,8 @@ def reconstruct(
 
   Returns:
     As many candidates as rows were found, the most certain first; without
-    biases each is stretched to the pixel range. `info` has `sparsity` (M,),
-    near 0 for a certain image and above `Config.sparsity` for a doubtful one,
+    biases each is stretched to the pixel range. `info` has `zeros` (M,), the
+    share of units at which its row is 0, `agreement` (M,), see `rows.read`,
     `rank` of the change, and `noise`, see `Span`. `duals` and `loss` are NaN:
     the attack has none.
 
@@ -239,8 +249,8 @@ def reconstruct(
     count = int(state.count)
     stop = count == len(factors.size) or int(state.idle) >= config.patience
     if on_chunk is not None and count:
-      x, *_ = read(released, factors, np.asarray(state.rows[:count]), 0)
-      stop = bool(on_chunk(step, x)) or stop
+      found = read(released, factors, np.asarray(state.rows[:count]), 0)
+      stop = bool(on_chunk(step, found.x)) or stop
     return stop
 
   state, curve, rounds = solver.init(key, data), [], 0
@@ -253,20 +263,21 @@ def reconstruct(
     curve.append(np.asarray(result.infos.loss))
     rounds += result.steps_done
     rows = np.asarray(result.state.rows[:int(result.state.count)])
-    x, sparsity, rows = read(released, factors, rows, config.refinements)
-    if len(x) == len(factors.size) or result.status == Status.INTERRUPTED:
+    found = read(released, factors, rows, config.refinements)
+    if len(found.x) == len(factors.size) or result.status == Status.INTERRUPTED:
       break
     # Some rows were copies: go on without them.
     blank = np.zeros_like(result.state.rows)
-    blank[:len(rows)] = rows
+    blank[:len(found.rows)] = found.rows
     state = result.state._replace(
-        rows=jnp.asarray(blank), count=jnp.asarray(len(rows), jnp.int32),
+        rows=jnp.asarray(blank), count=jnp.asarray(len(found.rows), jnp.int32),
         idle=jnp.zeros((), jnp.int32))
-  order = np.argsort(sparsity, kind='stable')
-  nan = np.full((len(x), released.num_outputs), np.nan)
+  order = np.argsort(-found.agreement, kind='stable')
+  nan = np.full((len(order), released.num_outputs), np.nan)
   return Reconstruction(
-      x[order], nan, float('nan'), np.concatenate(curve), result.status,
-      {'sparsity': sparsity[order], 'rank': len(factors.size),
+      found.x[order], nan, float('nan'), np.concatenate(curve), result.status,
+      {'zeros': found.zeros[order], 'agreement': found.agreement[order],
+       'rank': len(factors.size),
        'noise': factors.noise, 'rounds': rounds})
 
 
@@ -278,4 +289,4 @@ def _to_device(released, factors) -> Data:
   middle = factors.basis[-1] if factors.biased else np.zeros_like(factors.size)
   return Data(put(factors.size), put(factors.codes), put(factors.maps),
               put(middle), put(0.25 * np.linalg.norm(extent)),
-              put(factors.noise))
+              put(factors.spread))

@@ -2,94 +2,146 @@ r"""Inputs out of accepted rows of the first layer's change, on the host.
 
 Notation and axes as in `first_layer`. All in float64.
 """
+from typing import NamedTuple
+
 from jaxtyping import Float
 import numpy as np
 
 from dsr.attack import scale
-from dsr.attack.alternation import SPARSE
 from dsr.attack.release import Released
 from dsr.attack.span import Span
 
-_SAME = 0.98  # Exact rows of a larger |cosine| are copies.
+_SAME = 0.999  # Rows of a larger |cosine| are copies.
+_ZERO = 1e-2  # |u| that counts as 0, see `sparse_rows`, unless noise is larger.
+_PASSES = 4  # From entries below _ZERO to exact zeros.
+_MOST = 0.25  # |u| that counts as 0 at most, however large the noise.
 
 
-def surest(noise):
-  """Sparsity below which a row is taken at once, given the rounding noise."""
-  return 0.01 + 0.7 * noise
+class Read(NamedTuple):
+  """Inputs, and how sure they are.
+
+  Attributes:
+    x: inputs.
+    zeros: share of the units at which an input's row is 0.
+    agreement: share of the units at which its row is 0 or not as the input
+      itself makes one expect: 0 where it is inactive both before and after
+      training, not 0 where it is active both times; other units do not count.
+      An error of x by an angle of a rad costs about a / pi of it.
+    rows: t of each, without copies.
+  """
+
+  x: Float[np.ndarray, 'M ...']
+  zeros: Float[np.ndarray, 'M']
+  agreement: Float[np.ndarray, 'M']
+  rows: Float[np.ndarray, 'M N']
 
 
-def read(
-    released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
-    refinements: int
-) -> tuple[Float[np.ndarray, 'M ...'], Float[np.ndarray, 'M'],
-           Float[np.ndarray, 'M N']]:
-  """(inputs, sparsity, rows) of accepted rows, on the host in float64.
+def read(released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
+         refinements: int) -> Read:
+  """The inputs of accepted rows.
 
   An input's z is orthogonal to all other rows over s. With all N rows known
   that leaves one direction; with fewer, the classifier of its own row's
-  support decides within what is left.
+  support decides within what is left. Each refinement reads rows again, from
+  the units that are most clearly inactive at z, and keeps those with no fewer
+  zeros.
+
+  Args:
+    released: with the range of the inputs.
+    factors: of the change.
+    rows: t, of length 1.
+    refinements: see above.
   """
   rows = np.asarray(rows, np.float64)
   if not len(rows):
-    return np.zeros((0, *released.input_shape)), np.zeros(0), rows
+    none = np.zeros(0)
+    return Read(np.zeros((0, *released.input_shape)), none, none, rows)
   width = factors.codes.shape[1]
-  sparsity = _sparsity(rows, factors)
-  places = _places(rows, sparsity, factors)
+  rows = _exact(rows, factors)
+  zeros = _is_zero(rows, factors).mean(axis=1)
+  places = _places(rows, factors)
   for share in np.linspace(0.2, 0.33, refinements):
     units = max(int(share * width), int(1.25 * len(factors.size)))
-    again = np.stack([_row(z, factors, min(units, width)) for z in places])
-    sparsity_again = _sparsity(again, factors)
-    # An exact mask reads an exact row; a wrong one would spoil a good row.
-    better = sparsity_again < np.maximum(sparsity, surest(factors.noise))
+    again = _exact(np.stack([
+        _row(z, factors, min(units, width)) for z in places]), factors)
+    zeros_again = _is_zero(again, factors).mean(axis=1)
+    better = zeros_again >= zeros
     rows = np.where(better[:, None], again, rows)
-    sparsity = np.where(better, sparsity_again, sparsity)
-    first = _first_of_copies(rows, sparsity)
-    rows, sparsity = rows[first], sparsity[first]
-    places = _places(rows, sparsity, factors)
+    zeros = np.where(better, zeros_again, zeros)
+    first = _first_of_copies(rows, zeros)
+    rows, zeros = rows[first], zeros[first]
+    places = _places(rows, factors)
   x = places @ factors.basis.T
   x = x[:, :released.size].reshape(-1, *released.input_shape)
   if not factors.biased:
     x = scale.fill_range(released, x)
   x = np.clip(x, released.low[None], released.high[None])
-  return x, sparsity, rows
+  return Read(x, zeros, agreement(rows, places, factors), rows)
 
 
-def _first_of_copies(rows, sparsity):
-  """Places of the rows without those that repeat a sparser one."""
+def _first_of_copies(rows, zeros):
+  """Places of the rows without those that repeat one with more zeros."""
   kept = []
-  for i in np.argsort(sparsity, kind='stable'):
+  for i in np.argsort(-zeros, kind='stable'):
     if all(abs(rows[i] @ rows[j]) < _SAME for j in kept):
       kept.append(i)
   return np.array(sorted(kept))
 
 
-def _sparsity(rows, factors):
-  low, high = np.quantile(
-      np.abs(rows @ factors.codes), [SPARSE, 0.75], axis=1)
-  return low / high
+def _is_zero(rows, factors):
+  """(M, W) whether a row is 0 there, but for rounding."""
+  limit = np.clip(_limit(rows, factors), _ZERO, _MOST)[:, None]
+  return np.abs(rows @ factors.codes) * factors.codes.shape[1]**0.5 < limit
 
 
-def _places(rows, sparsity, factors) -> Float[np.ndarray, 'M N']:
-  """z of every row, scaled so that its input's last entry is 1.
+def _limit(rows, factors):
+  """Four deviations of the rounding noise of u = sqrt(W) t' V'."""
+  return 4 * np.linalg.norm(rows * factors.spread, axis=1)
 
-  Only sure rows restrict the others: a wrong one would spoil all of them.
+
+def _exact(rows, factors):
+  """Each t of least energy on the units at which its row is 0.
+
+  Of small entries some are none: the limit follows the median of those below it
+  down to the rounding noise.
   """
+  out = rows.copy()
+  root = factors.codes.shape[1] ** 0.5
+  for i, chosen in enumerate(_is_zero(rows, factors)):
+    for _ in range(_PASSES):
+      if chosen.sum() <= len(factors.size):
+        break
+      zero = factors.codes[:, chosen]
+      out[i] = np.linalg.eigh(zero @ zero.T)[1][:, 0]
+      size = root * np.abs(out[i] @ factors.codes)
+      limit = max(4 * np.median(size[chosen]),
+                  _limit(out[i:i + 1], factors)[0])
+      chosen = size < min(limit, _MOST)
+  return out
+
+
+def agreement(
+    rows: Float[np.ndarray, 'M N'], places: Float[np.ndarray, 'M N'],
+    factors: Span) -> Float[np.ndarray, 'M']:
+  """See `Read`: of rows t and places z, in any order that pairs them."""
+  level = np.einsum('mn,anw->amw', places, factors.maps)
+  active, inactive = (level > 0).all(axis=0), (level < 0).all(axis=0)
+  zero = _is_zero(rows, factors)
+  right = (active & ~zero).sum(axis=1) + (inactive & zero).sum(axis=1)
+  return right / np.maximum((active | inactive).sum(axis=1), 1)
+
+
+def _places(rows, factors) -> Float[np.ndarray, 'M N']:
+  """z of every row, scaled so that its input's last entry is 1."""
   scaled = rows / factors.size
   scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
-  sure = np.flatnonzero(sparsity < 2 * surest(factors.noise))
   mean = factors.maps.mean(axis=0)
-  # Dual basis within the sure rows' span, and the space that none of them sees.
-  dual = np.linalg.pinv(scaled[sure])
-  hidden = np.linalg.svd(scaled[sure])[2][len(sure):].T if len(sure) else (
-      np.eye(len(factors.size)))
+  # Dual basis within the rows' span, and the space that none of them sees.
+  dual = np.linalg.pinv(scaled)
+  hidden = np.linalg.svd(scaled)[2][len(rows):].T
   places = []
-  for i, row in enumerate(rows):
-    around = hidden
-    if i in sure:
-      own = dual[:, np.searchsorted(sure, i)]
-      around = np.column_stack([own / np.linalg.norm(own), hidden])
-    if not around.size:  # All rows are sure but this one, a surplus.
-      around = np.eye(len(factors.size))
+  for own, row in zip(dual.T, rows):
+    around = np.column_stack([own / np.linalg.norm(own), hidden])
     magnitude = np.abs(row @ factors.codes)
     label = np.where(magnitude > 0.7 * np.median(magnitude), 1.0, -1.0)
     design = (around.T @ mean).T

@@ -27,6 +27,8 @@ class Span(NamedTuple):
     maps: (2, N, W) pre-activations of U z at theta_0 and at theta_T are z
       times these.
     noise: the singular value behind the last one, over the last one.
+    spread: (N,) deviation of the rounding noise of V', in units of its entries'
+      deviation 1 / sqrt(W): that of t' V' is |t * spread|.
     biased: whether inputs are extended by a 1.
   """
 
@@ -35,6 +37,7 @@ class Span(NamedTuple):
   codes: np.ndarray
   maps: np.ndarray
   noise: float
+  spread: np.ndarray
   biased: bool
 
 
@@ -79,7 +82,11 @@ def span(released: Released) -> Span:
   maps = np.stack([basis.T @ (theta[0] * unit[:, None])
                    for theta in (before, before if released.linearised
                                  else after)])
+  # White noise of deviation r leaves r^2 (D~ - N) (W - N) in what is behind.
+  sides = np.asarray(change.shape) - num
+  rounding = np.sqrt(np.sum(s[num:]**2) / np.prod(sides))
   return Span(basis, s[:num], vt[:num], maps, float(s[num] / s[num - 1]),
+              rounding * change.shape[1]**0.5 / s[:num],
               len(change) > released.size)
 
 

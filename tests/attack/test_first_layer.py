@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from dsr import nets
-from dsr.attack import alternation, first_layer, release, span
+from dsr.attack import (
+  first_layer,
+  release,
+  rows as rows_lib,
+  span,
+  sparse_rows,
+)
 from tests.attack import problem
 
 _QUICK = first_layer.Config(num_starts=24)
@@ -43,7 +49,8 @@ def test_all_images_of_a_trained_network(standard):
   out = _attack(released)
   assert len(out.candidates) == out.info['rank'] == 10
   assert problem.errors(data, out.candidates).max() < 1e-6
-  assert out.info['sparsity'].max() < 1e-6
+  assert out.info['zeros'].min() > 0.4
+  assert out.info['agreement'].min() > 0.95
 
 
 def test_all_images_of_a_linearised_network_in_float32():
@@ -81,16 +88,64 @@ def test_resume_goes_on_to_the_same_result(standard, tmp_path):
   np.testing.assert_array_equal(again.candidates, whole.candidates)
 
 
-def test_sharpen_tells_a_row_from_a_mixture_of_two():
+def _toy():
+  """(codes, true t) of six rows with half their entries 0."""
   rng = np.random.default_rng(0)
-  active = rng.random((6, 300)) < 0.5
-  rows = active * rng.normal(size=(6, 300))
-  codes, mixing = np.linalg.qr(rows.T)[0].T, np.linalg.qr(rows.T)[1].T
-  true = mixing / np.linalg.norm(mixing, axis=1, keepdims=True)
+  rows = (rng.random((6, 300)) < 0.5) * rng.normal(size=(6, 300))
+  basis, mixing = np.linalg.qr(rows.T)
+  return jnp.asarray(basis.T), mixing.T / np.linalg.norm(
+      mixing.T, axis=1, keepdims=True)
+
+
+def test_polish_tells_a_row_from_a_mixture_of_two():
+  codes, true = _toy()
   start = true[0] - 0.3 * true[1]
-  out = alternation.sharpen(
-      jnp.asarray(start[None]), jnp.asarray(codes), at_least=10)[0]
-  assert np.abs(true @ np.asarray(out)).max() > 1 - 1e-6
+  start /= np.linalg.norm(start)
+  out = sparse_rows.polish(
+      jnp.asarray(start[None]), codes, jnp.full(6, 1e-9))
+  assert np.abs(true @ np.asarray(out.t[0])).max() > 1 - 1e-9
+  assert out.zeros[0] > 0.4
+  assert out.second[0] > 10
+
+
+def test_a_mixture_that_stays_one_is_told_by_its_second_direction():
+  rng = np.random.default_rng(0)
+  pair = (rng.random(300) < 0.5) * rng.normal(size=(2, 300))
+  rows = np.concatenate([pair, rng.normal(size=(4, 300))])
+  basis, mixing = np.linalg.qr(rows.T)
+  t = mixing.T[0] / np.linalg.norm(mixing.T[0])  # Two images, one mask.
+  out = sparse_rows.polish(
+      jnp.asarray(t[None]), jnp.asarray(basis.T), jnp.full(6, 1e-9))
+  assert out.zeros[0] > 0.4
+  assert out.second[0] < 10
+
+
+def test_descent_finds_all_rows_from_random_starts():
+  codes, true = _toy()
+  start = np.random.default_rng(1).normal(size=(40, 6))
+  start /= np.linalg.norm(start, axis=1, keepdims=True)
+  t = sparse_rows.descend(jnp.asarray(start), codes)
+  cosine = np.abs(np.asarray(t) @ true.T)
+  assert (cosine.max(axis=0) > 0.999).all()
+
+
+def test_a_wrong_image_does_not_agree_with_its_row(standard):
+  data, released, _ = standard
+  factors = span.span(released)
+  out = _attack(released)
+  rows = rows_lib.read(released, factors, _true_rows(data, factors), 0)
+  assert rows.agreement.min() > 0.95
+  places = np.concatenate([data.x.reshape(10, -1), np.ones((10, 1))], axis=1)
+  places = places @ factors.basis
+  other = np.roll(places, 1, axis=0)
+  assert rows_lib.agreement(rows.rows, other, factors).max() < 0.9
+  assert len(out.candidates) == 10
+
+
+def _true_rows(data, factors):
+  x = np.concatenate([data.x.reshape(10, -1), np.ones((10, 1))], axis=1)
+  t = np.linalg.inv(x @ factors.basis).T * factors.size
+  return t / np.linalg.norm(t, axis=1, keepdims=True)
 
 
 def test_noise_breaks_the_attack_and_it_says_so(standard):
@@ -111,5 +166,5 @@ def test_bad_input(standard):
     _attack(released._replace(module=nets.ConvNet(1)))
   with pytest.raises(ValueError, match='theta_T'):
     _attack(released._replace(theta_T=released.theta_0))
-  with pytest.raises(ValueError, match='`sparsity`'):
-    _attack(released, _QUICK._replace(sparsity=0.5))
+  with pytest.raises(ValueError, match='`zeros`'):
+    _attack(released, _QUICK._replace(zeros=0.7))
