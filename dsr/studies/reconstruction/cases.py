@@ -16,7 +16,7 @@ from dsr.attack.release import Released
 from dsr.kernels import distance, empirical
 from dsr.runs import records, stopwatch as stopwatch_lib
 from dsr.studies.distillation import evaluation
-from dsr.studies.reconstruction import attacks, limits, victims
+from dsr.studies.reconstruction import attacks, limits, shares, victims
 from dsr.types import KernelFn, Status
 
 _ROUNDING = 1e-12  # Of float64, relative; keeps a Gram matrix definite.
@@ -35,6 +35,7 @@ class Case(NamedTuple):
     norm_squared: of the fit in the kernel's Hilbert space; 0 for networks.
     distances: `kernel`, `frobenius` (from theta_0 to theta_T) and, for ReLU
       MLPs, `limit` (from theta_0 to the mean over initialisations).
+    unexplained: by `shares.unexplained`; empty for infinite networks.
     seconds: that the victim took.
     predict: transformed images (M, ...) -> outputs (M, C), on the host.
   """
@@ -46,6 +47,7 @@ class Case(NamedTuple):
   duals: np.ndarray | None
   norm_squared: float
   distances: dict[str, float]
+  unexplained: dict[str, float]
   seconds: float
   predict: Callable
 
@@ -91,7 +93,7 @@ def _infinite(config, task, public) -> Case:
   duals = np.asarray(predict.dual, np.float64)
   norm_squared = float(np.sum(duals * (kernel @ duals)))
   return Case(task, released, kernel_fn, kernel, duals, norm_squared,
-              {'kernel': 0.0, 'frobenius': 0.0, 'limit': 0.0}, seconds,
+              {'kernel': 0.0, 'frobenius': 0.0, 'limit': 0.0}, {}, seconds,
               functools.partial(krr.predict_in_tiles, predict))
 
 
@@ -125,8 +127,9 @@ def _finite(config, own, task, public, folder) -> Case:
     released = release.with_noise(key, released, config.noise)
   kernel, distances = _kernels(victim, task.examples.x)
   duals = None if victim.duals is None else np.asarray(victim.duals, float)
-  return Case(task, released, None, kernel, duals, 0.0, distances, seconds,
-              functools.partial(train.outputs, victim))
+  left = shares.unexplained(victim, task.examples.x)
+  return Case(task, released, None, kernel, duals, 0.0, distances, left,
+              seconds, functools.partial(train.outputs, victim))
 
 
 def _kernels(victim, x):

@@ -15,7 +15,7 @@ from dsr import checks
 from dsr.attack import match
 from dsr.report import figures, tables
 from dsr.runs import contents, jobs, pictures, records, screen
-from dsr.studies.reconstruction import attacks, cases, scoring, table
+from dsr.studies.reconstruction import attacks, cases, scoring, table, victims
 from dsr.types import Status
 
 _EVERY = 5.0  # Seconds between two saves of a trail.
@@ -51,14 +51,14 @@ class Trail:
     with records.replacing(self._path) as part, open(part, 'wb') as file:
       np.savez(file, rows=np.asarray(self.rows))
 
-  def best(self) -> tuple[np.ndarray, np.ndarray]:
-    """(seconds, lowest median RMSE until then)."""
-    return _best(self.rows)
+  def curve(self) -> tuple[np.ndarray, np.ndarray]:
+    """(seconds, median RMSE of what the attacker had then)."""
+    return _curve(self.rows)
 
 
-def _best(rows: Iterable) -> tuple[np.ndarray, np.ndarray]:
+def _curve(rows: Iterable) -> tuple[np.ndarray, np.ndarray]:
   seconds, _, median, _ = np.transpose(rows)
-  return seconds, np.minimum.accumulate(median)
+  return seconds, median
 
 
 def check(config: Any) -> None:
@@ -135,11 +135,11 @@ def run(config: Any) -> dict[str, Any]:
       arrays_name='race', wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
       extra={'status': Status.FINISHED, 'reached': reached is not None,
-             'distances': case.distances})
+             'distances': case.distances, 'unexplained': case.unexplained})
   paths = [tables.write(folder / 'table.txt', rows, _COLUMNS)]
   paths += pictures.draw(folder, {
       'race.png': lambda path: _draw(
-          path, {name: trail.best() for name, trail in trails.items()}, title),
+          path, {name: trail.curve() for name, trail in trails.items()}, title),
       'curve.png': lambda path: figures.reconstruction_curve(
           path, curves, thresholds=match.THRESHOLDS, title=title)})
   for name, rival in rivals.items():
@@ -157,8 +157,8 @@ def run(config: Any) -> dict[str, Any]:
 def parts(config: Any) -> list[Any]:
   """The race of each regime of `both`, in a folder of its own."""
   folder = pathlib.Path(config.workdir)
-  return [dataclasses.replace(config, regime=regime,
-                              workdir=str(folder / regime))
+  return [victims.fair(dataclasses.replace(
+      config, regime=regime, workdir=str(folder / regime)))
           for regime in _REGIMES]
 
 
@@ -191,7 +191,7 @@ def run_both(config: Any, run_part: Callable) -> dict[str, Any]:
       rows.append({'who': who, 'metrics': {
           name.removeprefix(f'{attack}_'): metric
           for name, metric in found.items() if name.startswith(f'{attack}_')}})
-      curves[who] = _best(trails[f'{attack}_trail'])
+      curves[who] = _curve(trails[f'{attack}_trail'])
     if 'speed_ratio' in found:
       rows[-2]['metrics']['speed_ratio'] = found['speed_ratio']
     metrics |= {f'{part.regime}_{name}': m for name, m in found.items()}
@@ -212,14 +212,18 @@ def run_both(config: Any, run_part: Callable) -> dict[str, Any]:
 
 
 def _draw(path, series, title) -> pathlib.Path:
-  """(Seconds, lowest median RMSE) by name."""
+  """(Seconds, median RMSE) by name."""
   return figures.loss_curve(
       path, series, log=True, log_x=True, xlabel='seconds',
-      ylabel='median RMSE, lowest so far', title=title)
+      ylabel='median RMSE', title=title)
 
 
 def _reached(ours: Trail, other: Trail) -> float | None:
-  """Seconds until `ours` is as good as `other` ever is; None for never."""
-  seconds, best = ours.best()
-  there = best <= other.best()[1][-1]
-  return float(seconds[np.argmax(there)]) if there.any() else None
+  """Seconds from which `ours` stays as good as `other` ends; None for never.
+
+  An attacker cannot see when the error was least, so that does not count.
+  """
+  seconds, error = ours.curve()
+  worse = np.flatnonzero(error > other.curve()[1][-1])
+  first = worse[-1] + 1 if len(worse) else 0
+  return float(seconds[first]) if first < len(seconds) else None

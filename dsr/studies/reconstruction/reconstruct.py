@@ -22,6 +22,7 @@ from dsr.studies.reconstruction import (
   race,
   scoring,
   sweep as sweep_lib,
+  victims,
 )
 from dsr.types import Status
 
@@ -49,6 +50,8 @@ def run(config: Config) -> dict[str, Any]:
   if config.sweep:
     check(config)
     return sweep_lib.run(config, run)
+  if config.compare:
+    config = victims.fair(config)
   config = attacks.resolve(config)
   check(config)
   record = None if config.fresh else jobs.kept(config)

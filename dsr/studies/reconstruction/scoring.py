@@ -131,6 +131,8 @@ def metrics(case: Case, scored: Scored) -> dict[str, Any]:
       'greedy_l2_three_quarters': curve[3 * num // 4],
       'kernel_distance': case.distances['kernel'],
       'limit_distance': case.distances.get('limit')}
+  numbers |= {f'unexplained_{name}': share
+              for name, share in case.unexplained.items()}
   if scored.ranks is not None:
     numbers |= {'mean_rank': scored.ranks.mean,
                 'others_mean_rank': scored.chance_ranks.mean,

@@ -59,6 +59,14 @@ def test_sweep_runs_all_cells_once_and_draws_them(tmp_path, monkeypatch):
   assert len(attacker.calls) == 4
 
 
+def test_comparisons_train_by_gradient_flow_unless_a_flag_says_otherwise():
+  for fields, recipe in (({}, 'flow'), ({'recipe': 'descent'}, 'descent'),
+                         ({'momentum': 0.0}, 'auto'),
+                         ({'regime': 'linearized'}, 'auto')):
+    cell, = sweep.cells(dataclasses.replace(SWEEP, widths='8', **fields))
+    assert cell.recipe == recipe
+
+
 def test_interrupted_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
   attackers.install(
       monkeypatch, {'finite': attackers.Attacker(DATASET, stop_after=1)})
@@ -149,6 +157,8 @@ def test_both_regimes_race_in_one_picture(tmp_path, monkeypatch):
   for regime in ('linearized', 'standard'):
     part = records.read(tmp_path / regime)
     assert part['config']['regime'] == regime
+    assert part['config']['recipe'] == (
+        'flow' if regime == 'standard' else 'auto')
     assert {name.removeprefix(f'{regime}_'): metric
             for name, metric in metrics.items()
             if name.startswith(regime)} == part['metrics']
@@ -201,7 +211,16 @@ def test_a_resumed_trail_replaces_what_is_done_again(tmp_path, monkeypatch):
   second.look(3, np.asarray([0.0, 0.0, 0.01]), 35.0)
   np.testing.assert_allclose(second.rows, [
       (10, 1, 0.5, 1 / 3), (25, 2, 0.7, 1 / 3), (35, 3, 0.0, 1)])
-  np.testing.assert_allclose(second.best(), [[10, 25, 35], [0.5, 0.5, 0]])
+  np.testing.assert_allclose(second.curve(), [[10, 25, 35], [0.5, 0.7, 0]])
+  # Below 0.5 for good since 35 s: the truth alone told that 10 s was as good.
+  assert race._reached(second, first_half(tmp_path)) == 35
+
+
+def first_half(folder):
+  """A trail that ends at 0.5."""
+  trail = race.Trail(folder / 'other.npz', None)
+  trail.look(1, np.asarray([0.5, 0.5, 0.5]), 1.0)
+  return trail
 
 
 def test_training_that_is_stopped_stops_the_attack(tmp_path, monkeypatch):

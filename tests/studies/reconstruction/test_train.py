@@ -185,8 +185,8 @@ def test_flags_of_the_parent_are_read():
     ({'recipe': 'flow', 'momentum': 0.5}, '`momentum` must be 0.9 with grad'),
     ({'recipe': 'flow', 'loss': 'cross_entropy'}, "`loss` must be 'mse' with"),
     ({'recipe': 'flow', 'regime': 'linearized', 'linearized_by': 'descent'},
-     "`recipe` must be 'descent' with a linearized network"),
-    ({'recipe': 'flow', 'regime': 'linearized'}, "`recipe` must be 'descent'"),
+     "`recipe` must be 'auto' with a linearized network"),
+    ({'recipe': 'flow', 'regime': 'linearized'}, "`recipe` must be 'auto'"),
     ({'learning_rate': -1.0}, '`learning_rate` must be .* not negative'),
 ])
 def test_bad_values_are_refused_before_anything_is_written(
@@ -200,11 +200,11 @@ def test_a_record_from_before_flow_is_one_of_descent(standard, tmp_path):
   shutil.copytree(standard[0], tmp_path, dirs_exist_ok=True)
   path = tmp_path / 'record.json'
   record = json.loads(path.read_text('utf-8'))
-  assert record['config'].pop('recipe') == 'descent'
+  assert record['config'].pop('recipe') == 'auto'
   path.write_text(json.dumps(record), encoding='utf-8')
   assert victims.read_config(tmp_path) == victims.read_config(standard[0])
   attacked = attacks.resolve(attacks.AttackConfig(victim=str(tmp_path)))
-  assert attacked.recipe == 'descent'
+  assert attacked.recipe == 'auto'
 
 
 @pytest.mark.errors
