@@ -233,9 +233,9 @@ def reconstruct(
   Returns:
     As many candidates as rows were found, the most certain first; without
     biases each is stretched to the pixel range. `info` has `zeros` (M,), the
-    share of units at which its row is 0, `agreement` (M,), see `rows.read`,
-    `rank` of the change, and `noise`, see `Span`. `duals` and `loss` are NaN:
-    the attack has none.
+    share of units at which its row is 0, `agreement` (M,), see `rows.Read`,
+    which is the confidence, `rank` of the change, and `noise`, see `Span`.
+    `duals` and `loss` are NaN: the attack has none.
 
   Raises:
     ValueError: see `span` and `check`.
@@ -278,7 +278,8 @@ def reconstruct(
       found.x[order], nan, float('nan'), np.concatenate(curve), result.status,
       {'zeros': found.zeros[order], 'agreement': found.agreement[order],
        'rank': len(factors.size),
-       'noise': factors.noise, 'rounds': rounds})
+       'noise': factors.noise, 'rounds': rounds},
+      confidence=found.agreement[order])
 
 
 def _to_device(released, factors) -> Data:

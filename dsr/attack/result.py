@@ -3,11 +3,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 import numpy as np
 
 from dsr.attack.release import Released
 from dsr.types import Status
+
+CLAIM = 0.9  # Of `Reconstruction.confidence`.
 
 
 class Reconstruction(NamedTuple):
@@ -21,6 +23,9 @@ class Reconstruction(NamedTuple):
     curve: (steps,) the loss of each step, in the attack's own unit.
     status: why the run ended.
     info: numbers and arrays special to the attack.
+    confidence: (M,) in [0, 1], known without the truth: from `CLAIM` on, the
+      attack claims that the candidate is a training image, up to an RMSE of
+      0.05. None where an attack cannot tell, and claims nothing.
   """
 
   candidates: Float[np.ndarray, 'M ...']
@@ -29,6 +34,14 @@ class Reconstruction(NamedTuple):
   curve: Float[np.ndarray, 'steps']
   status: Status
   info: dict[str, Any]
+  confidence: Float[np.ndarray, 'M'] | None = None
+
+  @property
+  def claimed(self) -> Bool[np.ndarray, 'M']:
+    """Which candidates the attack claims to be training images."""
+    if self.confidence is None:
+      return np.zeros(len(self.candidates), bool)
+    return self.confidence >= CLAIM
 
 
 def noise(

@@ -138,7 +138,7 @@ def _rebuild(config, folder) -> Rebuilt:
       norm_squared=case.norm_squared)
   scored = scoring.score(config, case, found.candidates)
   return Rebuilt(case, found, scored, scoring.metrics(
-      case, scored) | scoring.exact({
+      case, scored) | scoring.claims(case, found) | scoring.exact({
           'relative_loss': found.loss, 'seconds': seconds,
           'victim_seconds': case.seconds}))
 
@@ -167,10 +167,23 @@ def _attack(config: Config) -> dict[str, Any]:
   title = (f'{config.dataset}, N = {config.num_train}, {config.regime}: '
            'images recovered [95 % interval]')
   screen.show(tables.render(rows, scoring.COLUMNS, title=title))
+  screen.show(f'\n{_claim(metrics)}')
   screen.show(f'\nattack: {metrics["seconds"].value:.1f} s, '
               f'victim: {case.seconds:.1f} s')
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
+
+
+def _claim(metrics) -> str:
+  """What the attacker knows without the truth, in a sentence."""
+  num = round(metrics['claimed'].value)
+  if not num:
+    return ('The attack claims no candidate to be a training image: without '
+            'the truth, none can be told from a guess.')
+  right = round(metrics['claim_precision'].value * num)
+  return (f'Without the truth, the attack claims {num} candidates to be '
+          f'training images; {right} of them are, up to an RMSE of '
+          f'{scoring.CLAIMED_RMSE}.')
 
 
 def _info(found: Reconstruction) -> tuple[dict[str, Any], dict[str, Any]]:

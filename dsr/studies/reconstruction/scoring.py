@@ -9,6 +9,7 @@ import numpy as np
 
 from dsr import data as data_lib
 from dsr.attack import baselines, match, outliers
+from dsr.attack.result import Reconstruction
 from dsr.probes import intervals
 from dsr.report import figures, tables
 from dsr.runs import records
@@ -16,6 +17,7 @@ from dsr.studies.reconstruction.attacks import AttackConfig
 from dsr.studies.reconstruction.cases import Case
 
 _POOL = 10_000  # Other real images that baselines see, at most.
+CLAIMED_RMSE = 0.05  # Below it a claim is true.
 _LINE_UP = 1000  # Of these, for the rank of the true image.
 
 # arXiv:2302.01428, from the figure in its released notebook: L2 of the i-th
@@ -179,6 +181,21 @@ def _published(config):
   if case != ('standard', 'mlp', 2048, 2, 200):
     return None
   return PUBLISHED.get(config.dataset)
+
+
+def claims(case: Case, found: Reconstruction) -> dict[str, records.Metric]:
+  """`claimed`, how many candidates the attack itself holds for training images.
+
+  With `claim_precision`, the share of them that are, up to `CLAIMED_RMSE`; not
+  there if nothing is claimed.
+  """
+  claimed = found.candidates[found.claimed]
+  out = exact({'claimed': float(len(claimed))})
+  if len(claimed):
+    gaps = match.distances(case.task.train.x, to_pixels(case, claimed))
+    near = gaps.min(axis=0) < CLAIMED_RMSE
+    out['claim_precision'] = intervals.wilson(int(near.sum()), len(claimed))
+  return out
 
 
 def arrays(case: Case, scored: Scored) -> dict[str, np.ndarray]:

@@ -88,6 +88,21 @@ def test_scores_are_those_of_known_candidates(tmp_path, monkeypatch):
   assert config == attackers.Config()
 
 
+@pytest.mark.parametrize(('offset', 'confidence', 'want', 'said'), [
+    (0.06, [0.95, 0.9, 0.99, 0.5, 0.0, 0.89], (3, 1.0), 'claims 3 candidates'),
+    (0.6, [1.0, 0, 0, 0, 0, 0], (1, 0.0), '0 of them are'),
+    (0.06, None, (0, None), 'claims no candidate')])
+def test_claims_are_held_against_the_truth(
+    offset, confidence, want, said, tmp_path, monkeypatch, capsys):
+  if confidence is not None:
+    confidence = np.asarray(confidence)
+  _fake(monkeypatch, offset=offset, confidence=confidence)
+  metrics = _run(FINITE, tmp_path)
+  found = metrics['claimed'].value, metrics.get('claim_precision')
+  assert (found[0], found[1] and found[1].value) == want
+  assert said in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(('num', 'missing'), [
     (1, {'mean_rmse', 'median_rmse', 'greedy_l2_half'}),
     (4, {'mean_rmse', 'greedy_l2_three_quarters'}),
