@@ -155,7 +155,8 @@ def _attack(config: Config) -> dict[str, Any]:
       wall_time=time.monotonic() - began,
       arrays=scoring.arrays(case, scored) | info | {
           'duals': found.duals, 'curve': found.curve},
-      extra={'status': found.status, 'num_candidates': len(found.candidates),
+      extra={'status': found.status, 'training_ended': case.ended,
+             'num_candidates': len(found.candidates),
              'info': shown, 'distances': case.distances})
   paths = [tables.write(folder / 'table.txt', rows, scoring.COLUMNS)]
   paths += pictures.draw(folder, scoring.drawings(config, case, scored))
