@@ -8,6 +8,7 @@ theta_0 alone: it is what the attacker knew before, the public start of the
 training. Owners may do both, `pruned` first; `release.with_noise` comes before.
 """
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dsr import checks
@@ -36,8 +37,9 @@ def pruned(released: Released, share: float) -> Released:
     count = round(share * a.size)
     if a.ndim < 2 or not count:
       return a
-    least = np.argsort(np.abs(np.asarray(a)), axis=None, kind='stable')[:count]
-    return a.reshape(-1).at[least].set(0).reshape(a.shape)
+    flat = np.array(a).reshape(-1)
+    flat[np.argsort(np.abs(flat), kind='stable')[:count]] = 0
+    return jnp.asarray(flat.reshape(a.shape))
 
   return released._replace(theta_T=jax.tree.map(prune, released.theta_T))
 
@@ -61,7 +63,7 @@ def rounded(released: Released, dtype: str) -> Released:
   _check(released)
 
   def cast(path, a):
-    found = a.astype(dtype).astype(a.dtype)
+    found = jnp.asarray(a).astype(dtype).astype(a.dtype)
     checks.finite(f'theta_T{jax.tree_util.keystr(path)}', found)
     return found
 
