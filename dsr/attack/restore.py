@@ -31,8 +31,8 @@ import numpy as np
 from dsr.attack.release import Released
 from dsr.nets import MLP
 
-_SWEEPS = 100
-_STILL = 1e-8  # Change of the fit in a sweep that ends it, relative.
+_SWEEPS = 60
+_STILL = 1e-3  # Share by which a sweep must lower the weighted sum's root.
 _FLOAT32 = 2.0**-48  # Squared rounding error of float32, relative.
 _BLOCK = 256  # Columns whose equations are held at once: N^2 numbers each.
 _RIDGE = 1e-12  # Relative to the trace; a column may have too few weights.
@@ -107,7 +107,7 @@ def fit(
   change = np.where(known, after - before, 0)
   left, size, right = np.linalg.svd(change, full_matrices=False)
   right = size[:rank, None] * right[:rank]
-  decay, whole = 1.0, change
+  decay, whole, cost = 1.0, change, np.inf
   energy = np.sum(weights * before**2)
   for _ in range(_SWEEPS):
     decay += np.sum(weights * before * (
@@ -116,8 +116,9 @@ def fit(
     left = _solve(right, change.T, weights.T).T
     left = np.linalg.qr(left)[0]
     right = _solve(left.T, change, weights)
-    old, whole = whole, left @ right
-    if np.linalg.norm(whole - old) < _STILL * np.linalg.norm(whole):
+    whole, old = left @ right, cost
+    cost = np.sqrt(np.sum(weights * (change - whole)**2))
+    if not cost < (1 - _STILL) * old:
       break
   rest = np.where(known, after - decay * before - whole, 0)
   deviation = np.sqrt(np.mean((weights * rest**2)[known]) / energy)
