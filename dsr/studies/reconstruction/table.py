@@ -5,7 +5,14 @@ Flags, `--help`, comparisons and error messages read it.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from dsr.attack import finite, first_layer, kkt, ntk_limit, published
+from dsr.attack import (
+  finite,
+  first_layer,
+  kkt,
+  ntk_limit,
+  prepared,
+  published,
+)
 from dsr.attack.result import Reconstruction
 
 
@@ -45,7 +52,7 @@ ATTACKS: dict[str, Attack] = {
         finite.reconstruct, finite.Config,
         'matches gradients, the duals eliminated; any network'),
     'first_layer': Attack(
-        first_layer.reconstruct, first_layer.Config,
+        prepared.reconstruct, first_layer.Config,
         'factorises the change of a dense first layer'),
     'published': Attack(
         published.reconstruct, published.Config,
