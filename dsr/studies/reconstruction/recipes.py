@@ -16,8 +16,7 @@ from dsr.train import plateau as plateau_lib
 from dsr.types import Examples, Status
 
 _ADAM_RATE = 1e-3  # Where the flag asks for an automatic one.
-# Of pretraining: an epoch of 1,000 images is 20 updates. On MNIST odd/even the
-# loss is reached after some 20 epochs.
+# Of pretraining: an epoch of 1,000 images is 20 updates.
 _BATCH = 50
 _TOLERANCE = 1e-2
 
