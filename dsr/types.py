@@ -86,9 +86,10 @@ class Solver(NamedTuple):
 
 
 class Status(enum.IntEnum):
-  """How a run of `dsr.loop` ended."""
+  """How a run of `dsr.loop`, or a training, ended."""
 
   FINISHED = 0  # All steps were made.
   INTERRUPTED = 1  # Ctrl-C or SIGTERM: the state is that of the last chunk.
   NOT_FINITE = 2  # The loss became infinite or NaN.
   CONVERGED = 3  # The stopping rule held before the last step.
+  PLATEAU = 4  # As CONVERGED, but by a loss that falls no more: `dsr.train`.

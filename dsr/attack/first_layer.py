@@ -27,9 +27,10 @@ attack factorises \Delta W~ by these zeros, which the released weights foretell:
 Random starts suffice: no gradient of the network is ever needed. The rank and
 zeros of a gradient's first layer identify small federated batches in
 arXiv:2403.03945; here the initialisation tells where the zeros are, which
-carries to hundreds of images and whole training runs. Adam, weight decay and
-noise break the identity: the change then has full rank, which is refused, or
-rows that are not sparse, which `info` shows.
+carries to hundreds of images and whole training runs. Weight decay, pruning
+and rounding are undone first (`attack.restore`). Adam and noise break the
+identity: the change then has full rank, which is refused, or rows that are not
+sparse, which `info` shows.
 
 Axes: N images, W units of the first layer, D numbers in an input.
 """
@@ -44,7 +45,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 
 from dsr import checks, loop, numerics
-from dsr.attack import sparse_rows
+from dsr.attack import restore, sparse_rows
 from dsr.attack.alternation import alternate
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
@@ -234,13 +235,15 @@ def reconstruct(
     As many candidates as rows were found, the most certain first; without
     biases each is stretched to the pixel range. `info` has `zeros` (M,), the
     share of units at which its row is 0, `agreement` (M,), see `rows.Read`,
-    which is the confidence, `rank` of the change, and `noise`, see `Span`.
-    `duals` and `loss` are NaN: the attack has none.
+    which is the confidence, `rank` of the change, `noise`, see `Span`, and
+    `restored`, whether the change was. `duals` and `loss` are NaN: the attack
+    has none.
 
   Raises:
     ValueError: see `span` and `check`.
   """
   solver = first_layer(config)
+  given, released = released, restore.restored(released)
   factors = span(released)
   data = _to_device(released, factors)
 
@@ -277,8 +280,8 @@ def reconstruct(
   return Reconstruction(
       found.x[order], nan, float('nan'), np.concatenate(curve), result.status,
       {'zeros': found.zeros[order], 'agreement': found.agreement[order],
-       'rank': len(factors.size),
-       'noise': factors.noise, 'rounds': rounds},
+       'rank': len(factors.size), 'noise': factors.noise, 'rounds': rounds,
+       'restored': released is not given},
       confidence=found.agreement[order])
 
 

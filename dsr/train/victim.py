@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Key, PyTree
 import numpy as np
 
 from dsr import checks, loop, numerics
-from dsr.train import batches, rate as rate_lib
+from dsr.train import batches, plateau as plateau_lib, rate as rate_lib
 from dsr.train.recipe import (
     DEFAULT,
     Recipe,
@@ -63,8 +63,8 @@ class Victim(NamedTuple):
       of the batch before each step, and of all data at the end.
     checkpoints: those asked for and reached, by step.
     learning_rate: of momentum descent; None otherwise.
-    status: CONVERGED below the tolerance, FINISHED after the last step, or
-      INTERRUPTED.
+    status: CONVERGED below the tolerance, PLATEAU where the loss stopped
+      falling, FINISHED after the last step, or INTERRUPTED.
   """
 
   module: nn.Module
@@ -82,10 +82,11 @@ def fit_victim(
     key: Key[Array, ''], module: nn.Module, data: Examples, *,
     theta_0: PyTree | None = None, recipe: Recipe = DEFAULT,
     linearised: bool = False, tolerance: int | float = 1e-10,
-    max_steps: int = 100_000, save_losses: Sequence[float] = (),
+    plateau: int | float | None = None, max_steps: int = 100_000,
+    save_losses: Sequence[float] = (),
     save_steps: Sequence[int] = (), workdir: str | os.PathLike | None = None,
     fingerprint: str = '', progress: bool = True) -> Victim:
-  """Trains `module` on `data` until its loss is below `tolerance`.
+  """Trains `module` on `data` until its loss is small or falls no more.
 
   Args:
     key: of theta_0 unless given, of the automatic rate, batches and noise.
@@ -99,6 +100,8 @@ def fit_victim(
     tolerance: of the loss as in `Victim.curve`, looked at every 50 steps: the
       last ten, or with batches those of the epoch, must be below. 0 makes all
       steps.
+    plateau: share of the loss by which 500 updates must improve on the 500
+      before them (`dsr.train.plateau`); None does not ask.
     max_steps: updates at most.
     save_losses: a checkpoint is taken at the first loss at or below each.
     save_steps: a checkpoint is taken after each of these many updates.
@@ -113,6 +116,8 @@ def fit_victim(
   """
   check_recipe(recipe)
   checks.non_negative('tolerance', tolerance)
+  if plateau is not None:
+    checks.within('plateau', plateau, 0, 1)
   checks.at_least('max_steps', max_steps, 1)
   for loss in save_losses:
     checks.positive('save_losses', loss)
@@ -143,16 +148,27 @@ def fit_victim(
       rate = _tried(step_fn, state, given, rate, min(chunk, max_steps))
   given = _with_rate(given, rate)
 
-  def converged(step, state, info):
-    del step, state
-    return bool((info.loss[-max(epoch, _CALM):] < tolerance).all())
+  memory = {} if plateau is None else plateau_lib.start()
+  window = chunk * math.ceil(plateau_lib.WINDOW / chunk)
+
+  def below(losses):
+    return bool((losses[-max(epoch, _CALM):] < tolerance).all())
+
+  def ends(step, state, info):
+    del state
+    flat = plateau is not None and plateau_lib.has_stopped_falling(
+        memory, step, info.loss, share=plateau, window=window)
+    return below(info.loss) or flat
 
   result = loop.run(
       step_fn, state, given, num_steps=max_steps, chunk=chunk, workdir=workdir,
-      fingerprint=fingerprint, progress=progress, on_chunk=converged,
+      fingerprint=fingerprint, extra=memory, progress=progress, on_chunk=ends,
       description='training')
-  state, steps = result.state, result.steps_done
-  if result.status == Status.NOT_FINITE:
+  state, steps, status = result.state, result.steps_done, result.status
+  if status == Status.CONVERGED and plateau is not None and not below(
+      result.infos.loss[-chunk:]):
+    status = Status.PLATEAU
+  if status == Status.NOT_FINITE:
     raise FloatingPointError(
         f'The loss of {type(module).__name__} is not finite, within {steps} to '
         f'{steps + chunk} steps: lower `learning_rate` (it was {rate}), or '
@@ -162,8 +178,7 @@ def fit_victim(
   return Victim(
       module, theta_0, state.params, linearised, state.duals,
       np.append(result.infos.loss, last).astype(dtype),
-      checkpoints_of(state, steps, last, save_losses, save_steps), rate,
-      result.status)
+      checkpoints_of(state, steps, last, save_losses, save_steps), rate, status)
 
 
 def checked_parameters(

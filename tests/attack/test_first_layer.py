@@ -6,6 +6,7 @@ import pytest
 
 from dsr import nets
 from dsr.attack import (
+  compression,
   first_layer,
   release,
   rows as rows_lib,
@@ -146,6 +147,15 @@ def _true_rows(data, factors):
   x = np.concatenate([data.x.reshape(10, -1), np.ones((10, 1))], axis=1)
   t = np.linalg.inv(x @ factors.basis).T * factors.size
   return t / np.linalg.norm(t, axis=1, keepdims=True)
+
+
+def test_a_decayed_and_pruned_network_gives_its_images():
+  data = problem.digits(10)
+  released, victim = problem.network(data, weight_decay=1e-4)
+  assert victim.curve[-1] > 1e-9  # The decay holds it above any tolerance.
+  found = _attack(compression.pruned(released, 0.1))
+  assert np.sum(problem.errors(data, found.candidates) < 0.01) >= 9
+  assert found.info['restored']
 
 
 def test_noise_breaks_the_attack_and_it_says_so(standard):

@@ -35,6 +35,9 @@ class AttackConfig(victims.VictimConfig):
   # attack needs.
   threat: Literal['auto', 'query', 'parameters', 'final'] = 'auto'
   noise: float = 0.0  # Standard deviation, added to the released parameters.
+  prune: float = 0.0  # Share of each released matrix, the smallest, made zero.
+  # What the released parameters are rounded to, after noise and pruning.
+  release_dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32'
   # One of those at the end of --help; auto: ntk_limit for an infinite victim,
   # first_layer for an mlp, kkt with threat=final, else finite.
   attack: str = 'auto'
@@ -64,6 +67,7 @@ _PRIORS = ('box', 'variation', 'high_frequency')
 _SETTINGS = {'ratio': 'ratio', 'steps': 'steps', 'gradients': 'gradients',
              'attack_learning_rate': 'learning_rate'}
 _VICTIM = tuple(f.name for f in dataclasses.fields(victims.VictimConfig))
+_OWNER = ('noise', 'prune', 'release_dtype')  # Defences of a network's owner.
 _INFINITE = ('kernel', 'kernel_b_std', 'kernel_ridge')
 _EVERYWHERE = ('dataset', 'data_dir', 'num_train', 'regime', 'dtype', 'seed')
 _Config = TypeVar('_Config', bound=AttackConfig)
@@ -119,7 +123,7 @@ def check(config: AttackConfig) -> None:
   infinite = config.regime == 'infinite'
   if infinite:
     others = [name for name in _VICTIM if name not in _EVERYWHERE]
-    _refuse(config, (*others, 'victim', 'noise'), 'an infinitely wide network')
+    _refuse(config, (*others, 'victim', *_OWNER), 'an infinitely wide network')
     with checks.renamed(b_std='kernel_b_std'):
       evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
     checks.non_negative('kernel_ridge', config.kernel_ridge)
@@ -128,6 +132,7 @@ def check(config: AttackConfig) -> None:
     _refuse(config, _INFINITE, 'a finite network')
     victims.check(victim_config(config))
     checks.non_negative('noise', config.noise)
+    checks.within('prune', config.prune, 0, 1)
   checks.one_of('attack', config.attack, table.known(infinite))
   checks.one_of('threat', config.threat, table.ATTACKS[config.attack].threats)
   for name in ('ratio', *_PRIORS):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr import krr, linalg, nets, train
-from dsr.attack import release
+from dsr.attack import compression, release
 from dsr.attack.release import Released
 from dsr.kernels import distance, empirical
 from dsr.runs import records, stopwatch as stopwatch_lib
@@ -38,6 +38,7 @@ class Case(NamedTuple):
     unexplained: by `shares.unexplained`; empty for infinite networks.
     seconds: that the victim took.
     predict: transformed images (M, ...) -> outputs (M, C), on the host.
+    ended: why training did.
   """
 
   task: victims.Task
@@ -50,6 +51,7 @@ class Case(NamedTuple):
   unexplained: dict[str, float]
   seconds: float
   predict: Callable
+  ended: Status = Status.CONVERGED
 
 
 def make_case(
@@ -125,11 +127,15 @@ def _finite(config, own, task, public, folder) -> Case:
   if config.noise:
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     released = release.with_noise(key, released, config.noise)
+  if config.prune:
+    released = compression.pruned(released, config.prune)
+  if config.release_dtype != 'float32':
+    released = compression.rounded(released, config.release_dtype)
   kernel, distances = _kernels(victim, task.examples.x)
   duals = None if victim.duals is None else np.asarray(victim.duals, float)
   left = shares.unexplained(victim, task.examples.x)
   return Case(task, released, None, kernel, duals, 0.0, distances, left,
-              seconds, functools.partial(train.outputs, victim))
+              seconds, functools.partial(train.outputs, victim), victim.status)
 
 
 def _kernels(victim, x):

@@ -15,7 +15,7 @@ from dsr import checks
 from dsr.attack import match
 from dsr.report import figures, tables
 from dsr.runs import contents, jobs, pictures, records, screen
-from dsr.studies.reconstruction import attacks, cases, scoring, table, victims
+from dsr.studies.reconstruction import attacks, cases, recipes, scoring, table
 from dsr.types import Status
 
 _EVERY = 5.0  # Seconds between two saves of a trail.
@@ -157,7 +157,7 @@ def run(config: Any) -> dict[str, Any]:
 def parts(config: Any) -> list[Any]:
   """The race of each regime of `both`, in a folder of its own."""
   folder = pathlib.Path(config.workdir)
-  return [victims.fair(dataclasses.replace(
+  return [recipes.fair(dataclasses.replace(
       config, regime=regime, workdir=str(folder / regime)))
           for regime in _REGIMES]
 

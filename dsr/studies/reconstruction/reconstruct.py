@@ -20,9 +20,9 @@ from dsr.studies.reconstruction import (
   attacks,
   cases,
   race,
+  recipes,
   scoring,
   sweep as sweep_lib,
-  victims,
 )
 from dsr.types import Status
 
@@ -51,7 +51,7 @@ def run(config: Config) -> dict[str, Any]:
     check(config)
     return sweep_lib.run(config, run)
   if config.compare:
-    config = victims.fair(config)
+    config = recipes.fair(config)
   config = attacks.resolve(config)
   check(config)
   record = None if config.fresh else jobs.kept(config)
@@ -158,7 +158,8 @@ def _attack(config: Config) -> dict[str, Any]:
       wall_time=time.monotonic() - began,
       arrays=scoring.arrays(case, scored) | info | {
           'duals': found.duals, 'curve': found.curve},
-      extra={'status': found.status, 'num_candidates': len(found.candidates),
+      extra={'status': found.status, 'training_ended': case.ended,
+             'num_candidates': len(found.candidates),
              'info': shown, 'distances': case.distances})
   paths = [tables.write(folder / 'table.txt', rows, scoring.COLUMNS)]
   paths += pictures.draw(folder, scoring.drawings(config, case, scored))

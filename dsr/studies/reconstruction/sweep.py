@@ -11,7 +11,7 @@ import numpy as np
 from dsr import checks
 from dsr.report import figures, tables
 from dsr.runs import contents, jobs, pictures, records, screen
-from dsr.studies.reconstruction import attacks, scoring, victims
+from dsr.studies.reconstruction import attacks, recipes, scoring
 from dsr.types import Status
 
 COLUMNS = (
@@ -44,7 +44,7 @@ def cells(config: Any) -> list[Any]:
   own = {name: defaults[name] for name in ('sweep', 'widths', 'nums', 'fresh')}
   folder = pathlib.Path(config.workdir)
   return [
-      victims.fair(dataclasses.replace(
+      recipes.fair(dataclasses.replace(
           config, num_train=num, width=width,
           workdir=str(folder / f'n{num}_width{width}'), **own))
       for num, width in itertools.product(

@@ -1,23 +1,19 @@
 """Victims of reconstruction: their data, their training, and their files."""
 import dataclasses
-import functools
 import os
 import pathlib
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dsr import checks, data as data_lib, loop, nets, train
 from dsr.runs import records
-from dsr.studies.reconstruction import victim_arrays
+from dsr.studies.reconstruction import recipes, victim_arrays
 from dsr.train import flow
 from dsr.types import Dataset, Examples
-
-_ADAM_RATE = 1e-3  # Where the flag asks for an automatic one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,22 +47,22 @@ class VictimConfig:
   weight_decay: float = 0.0  # Times theta, added to the gradient.
   batch_size: int = 0  # Images at each step; 0: all of them.
   tolerance: float = 1e-10  # Mean squared error, or cross-entropy, to reach.
-  max_steps: int = 100_000  # Of descent, if `tolerance` is not reached before.
+  # Descent also ends where 500 steps lower the loss by less than this share; 0:
+  # never. Unset: 0.05, but never for sgd on mse without decay and clipping.
+  plateau: float | None = None
+  max_steps: int = 100_000  # Of descent, if nothing ends it before.
   save_losses: tuple[float, ...] = ()  # Keep parameters at these losses.
   save_steps: tuple[int, ...] = ()  # Keep parameters after so many steps.
   dp_clip: float = 0.0  # Largest gradient norm of an example; 0: no DP-SGD.
   dp_noise: float = 0.0  # Standard deviation, in units of dp_clip.
+  # Other images of the dataset that the network was trained on before, so that
+  # the attacker's theta_0 is the end of that; 0: a random start.
+  pretrain: int = 0
   seed: int = 0  # Of the choice of images and of the network's start.
 
 
-# Fields that only descent reads.
-_DESCENT = ('loss', 'optimizer', 'learning_rate', 'momentum', 'weight_decay',
-            'batch_size', 'tolerance', 'max_steps', 'save_losses',
-            'save_steps', 'dp_clip', 'dp_noise')
-_LATER = {'recipe': 'auto'}  # Flags that records may lack.
-_NOT_OF_FLOW = tuple(
-    name for name in _DESCENT if name not in ('tolerance', 'max_steps'))
-_Config = TypeVar('_Config', bound=VictimConfig)
+# Flags that records may lack, and what was done before they came.
+_LATER = {'recipe': 'auto', 'plateau': 0.0, 'pretrain': 0}
 _ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std', 'first_scale')
 
 
@@ -77,10 +73,13 @@ class Task(NamedTuple):
     train: its N images, in [0, 1], class after class.
     test: the whole test set, in [0, 1].
     rows: (N,) places of the training images in the dataset.
-    transform: subtracts the mean of each channel over the N images.
+    transform: subtracts the mean of each channel over the N images, or over
+      those of `before`: who fine-tunes keeps the inputs of the first training.
     examples: the training images after it, with encoded labels.
     low: (1, 1, channels) a black pixel after it.
     high: (1, 1, channels) a white pixel after it.
+    before: other images, likewise, that the start was trained on; None without
+      `pretrain`.
   """
 
   train: Dataset
@@ -90,6 +89,7 @@ class Task(NamedTuple):
   examples: Examples
   low: np.ndarray
   high: np.ndarray
+  before: Examples | None = None
 
 
 def check(config: VictimConfig) -> None:
@@ -99,16 +99,19 @@ def check(config: VictimConfig) -> None:
   checks.non_negative('learning_rate', config.learning_rate)
   checks.non_negative('dp_clip', config.dp_clip)
   checks.positive('first_scale', config.first_scale)
-  train.check_recipe(recipe(config))
+  if config.plateau is not None:
+    checks.within('plateau', config.plateau, 0, 1)
+  checks.at_least('pretrain', config.pretrain, 0)
+  train.check_recipe(recipes.recipe(config))
   build(config, 1)
   if config.regime == 'linearized' and config.linearized_by == 'closed_form':
-    _refuse(config, _DESCENT,
+    _refuse(config, recipes.DESCENT,
             'a linearized network solved in closed form; see `linearized_by`')
   if config.recipe == 'flow':
     if config.regime == 'linearized':
       raise ValueError("`recipe` must be 'auto' with a linearized network, "
                        "whose flow ends at the closed form; got 'flow'.")
-    _refuse(config, _NOT_OF_FLOW, 'gradient flow')
+    _refuse(config, recipes.NOT_OF_FLOW, 'gradient flow')
   if config.optimizer == 'adam':
     _refuse(config, ('momentum',), 'adam')
   if config.architecture != 'mlp':
@@ -127,19 +130,6 @@ def _refuse(config, names, what):
           f'`{name}` must be {default!r} with {what}; got {value!r}.')
 
 
-def fair(config: _Config) -> _Config:
-  """`config` with the published recipe, gradient flow, where it is open.
-
-  It stays as it is for linearised networks, and where a flag asks for descent.
-  """
-  defaults = VictimConfig()
-  asked = any(getattr(config, name) != getattr(defaults, name)
-              for name in _NOT_OF_FLOW)
-  if config.recipe != 'auto' or config.regime != 'standard' or asked:
-    return config
-  return dataclasses.replace(config, recipe='flow')
-
-
 def prepare_victim_task(config: VictimConfig) -> Task:
   """Draws the training images, balanced over classes, and transforms them.
 
@@ -147,31 +137,39 @@ def prepare_victim_task(config: VictimConfig) -> Task:
   cross-entropy.
 
   Raises:
-    ValueError: `num_train` is no multiple of the number of classes, or the
-      dataset cannot be had.
+    ValueError: `num_train` or `pretrain` is no multiple of the number of
+      classes or more than there is, or the dataset cannot be had.
   """
   splits = data_lib.load(
       config.dataset, data_dir=config.data_dir, seed=config.seed)
   classes = splits.train.num_classes
-  if config.num_train % classes or config.num_train < classes:
-    raise ValueError(
-        f'`num_train` must be a multiple of the {classes} classes of '
-        f'{config.dataset}, got {config.num_train}.')
+  for name in ('num_train', 'pretrain'):
+    if getattr(config, name) % classes:
+      raise ValueError(
+          f'`{name}` must be a multiple of the {classes} classes of '
+          f'{config.dataset}, got {getattr(config, name)}.')
   key, _ = jax.random.split(jax.random.key(config.seed))
-  rows = data_lib.balanced_rows(
-      key, splits.train.y, config.num_train // classes, classes)
-  chosen = splits.train.take(rows)
-  transform = data_lib.transforms.by_name('mean', chosen.x)
+  own, more = config.num_train // classes, config.pretrain // classes
+  # Each class has a random order: the first rows are the victim's.
+  drawn = data_lib.balanced_rows(
+      key, splits.train.y, own + more, classes).reshape(classes, own + more)
+  chosen, others = (splits.train.take(rows.reshape(-1)) for rows in (
+      drawn[:, :own], drawn[:, own:]))
+  rows = drawn[:, :own].reshape(-1)
+  transform = data_lib.transforms.by_name(
+      'mean', others.x if more else chosen.x)
   if classes == 2:
     style = 'sign'
   else:
     style = 'one_hot' if config.loss == 'cross_entropy' else 'centred'
-  examples = Examples(
-      transform.apply(chosen.x.astype(config.dtype)),
-      data_lib.encode(chosen.y, classes, style=style, dtype=config.dtype))
+  examples, before = (Examples(
+      transform.apply(part.x.astype(config.dtype)),
+      data_lib.encode(part.y, classes, style=style, dtype=config.dtype))
+                      if len(part) else None for part in (chosen, others))
   pixel = np.zeros((1, 1, 1, chosen.x.shape[-1]), config.dtype)
   low, high = (np.asarray(transform.apply(p))[0] for p in (pixel, pixel + 1))
-  return Task(chosen, splits.test, rows, transform, examples, low, high)
+  return Task(
+      chosen, splits.test, rows, transform, examples, low, high, before)
 
 
 def build(config: VictimConfig, num_outputs: int) -> nn.Module:
@@ -193,21 +191,6 @@ def build(config: VictimConfig, num_outputs: int) -> nn.Module:
          if name != 'first_scale'})
 
 
-def recipe(config: VictimConfig) -> train.Recipe:
-  """How `config` trains by descent."""
-  rate = config.learning_rate or None
-  clip = config.dp_clip or None
-  common = train.Recipe(
-      loss=config.loss, batch_size=config.batch_size or None,
-      weight_decay=config.weight_decay, clip=clip, noise=config.dp_noise)
-  if config.optimizer == 'adam':
-    return common._replace(optimizer=_adam(rate or _ADAM_RATE))
-  return common._replace(learning_rate=rate, momentum=config.momentum)
-
-
-_adam = functools.lru_cache(optax.adam)  # One object, so that caches find it.
-
-
 def train_victim(
     config: VictimConfig, task: Task, *,
     workdir: str | os.PathLike | None = None) -> train.Victim:
@@ -221,6 +204,7 @@ def train_victim(
   Raises:
     ValueError: see `check`.
     FloatingPointError: the loss or the solve is not finite.
+    KeyboardInterrupt: the training before was stopped, see `recipes`.
   """
   check(config)
   _, key = jax.random.split(jax.random.key(config.seed))
@@ -231,22 +215,28 @@ def train_victim(
   if config.first_scale != 1:
     theta_0 = theta_0 | {'hidden_0': jax.tree.map(
         lambda a: config.first_scale * a, theta_0['hidden_0'])}
-  linearised = config.regime == 'linearized'
-  if linearised and config.linearized_by == 'closed_form':
-    return train.solve_linearised(module, theta_0, data)
-  # Fields of extending classes do not change the victim; nor do these.
+  # Fields of extending classes do not change the victim.
   fields = {f.name: getattr(config, f.name)
             for f in dataclasses.fields(VictimConfig)}
   own = VictimConfig(**fields)
+  if config.pretrain:
+    if task.before is None:
+      raise ValueError('`pretrain` must be 0 with a task that has no other '
+                       f'images, got {config.pretrain}.')
+    theta_0 = recipes.pretrained(
+        jax.random.fold_in(key, 1), own, module, theta_0, task.before, workdir)
+  linearised = config.regime == 'linearized'
+  if linearised and config.linearized_by == 'closed_form':
+    return train.solve_linearised(module, theta_0, data)
   common = {'tolerance': config.tolerance, 'max_steps': config.max_steps,
             'workdir': workdir, 'fingerprint': loop.config_fingerprint(
                 own, ignore=('data_dir', 'max_steps'))}
   if config.recipe == 'flow':
     return flow.fit_flow(module, theta_0, data, **common)
   return train.fit_victim(
-      key, module, data, theta_0=theta_0, recipe=recipe(config),
-      linearised=linearised, save_losses=config.save_losses,
-      save_steps=config.save_steps, **common)
+      key, module, data, theta_0=theta_0, recipe=recipes.recipe(config),
+      plateau=recipes.plateau(config), linearised=linearised,
+      save_losses=config.save_losses, save_steps=config.save_steps, **common)
 
 
 def num_correct(

@@ -140,6 +140,18 @@ def test_threats_decide_what_is_released(tmp_path, monkeypatch):
   pairs = zip(*(jax.tree.leaves(call[1].theta_T) for call in attacker.calls))
   spread = np.concatenate([np.ravel(a - b) for a, b in pairs])
   np.testing.assert_allclose(spread.std(), 0.1, rtol=0.1)
+  _run(FINITE, tmp_path / 'small', prune=0.4, release_dtype='bfloat16')
+  whole, *_, (_, small, *_) = attacker.calls
+  for old, new in zip(*(jax.tree.leaves(r.theta_T) for r in (
+      whole[1], small))):
+    kept = np.asarray(new != 0)
+    assert new.ndim == 1 or kept.mean() == pytest.approx(0.6, abs=0.03)
+    np.testing.assert_array_equal(
+        new[kept], old.astype('bfloat16').astype('float32')[kept])
+  np.testing.assert_array_equal(*(
+      r.theta_0['readout']['kernel'] for r in (whole[1], small)))
+  assert records.read(tmp_path / 'small')['extra'][
+      'training_ended'] == 'CONVERGED'
 
 
 def test_flags_reach_the_attack(tmp_path, monkeypatch):
@@ -246,6 +258,8 @@ def test_flags_are_read_and_help_is_complete(capsys):
     (FINITE, {'attack': 'ntk_limit'}, '`attack` must be one of finite'),
     (FINITE, {'threat': 'query'}, '`threat` must be one of parameters'),
     (FINITE, {'noise': -1.0}, '`noise` must be finite and not negative'),
+    (FINITE, {'prune': 1.5}, r'`prune` must be in \[0, 1\]'),
+    (INFINITE, {'release_dtype': 'float16'}, "`release_dtype` must be 'float3"),
     (FINITE, {'sweep': True}, '`width` must be unset with `sweep`'),
     (FINITE, {'sweep': True, 'width': None, 'nums': '20,x'},
      '`nums` must be positive integers'),

@@ -12,7 +12,7 @@ from sklearn import datasets
 
 from dsr import loop, nets, train as train_lib
 from dsr.runs import records
-from dsr.studies.reconstruction import attacks, train, victims
+from dsr.studies.reconstruction import attacks, recipes, train, victims
 from dsr.types import Status
 
 SMALL = train.Config(dataset='digits[0,3]', num_train=6, width=32)
@@ -161,6 +161,37 @@ def test_every_option_trains(fields, tmp_path):
     np.testing.assert_allclose(targets.sum(1), want, atol=1e-6)
 
 
+@pytest.mark.parametrize(('fields', 'share'), [
+    ({}, None), ({'batch_size': 4}, None), ({'weight_decay': 1e-4}, 0.05),
+    ({'dp_clip': 1.0}, 0.05), ({'optimizer': 'adam'}, 0.05),
+    ({'loss': 'cross_entropy'}, 0.05), ({'plateau': 0.2}, 0.2),
+    ({'loss': 'cross_entropy', 'plateau': 0.0}, None)])
+def test_a_plateau_ends_what_may_not_reach_the_tolerance(fields, share):
+  assert recipes.plateau(dataclasses.replace(SMALL, **fields)) == share
+
+
+def test_fine_tuning_starts_from_other_images(standard, tmp_path):
+  metrics = _run(tmp_path, pretrain=40)
+  config = victims.read_config(tmp_path)
+  task = victims.prepare_victim_task(config)
+  assert len(task.before.x) == 40
+  np.testing.assert_array_equal(  # The victim's own images are as without.
+      task.rows, records.read_arrays(standard[0])['rows'])
+  pixels = np.asarray(task.transform.invert(task.before.x))
+  gaps = np.abs(pixels[:, None] - task.train.x[None]).max(axis=(2, 3, 4))
+  assert gaps.min() > 0.1  # No image is in both.
+  np.testing.assert_allclose(task.before.x.mean(), 0, atol=1e-6)
+  assert abs(float(task.examples.x.mean())) > 1e-3
+  victim, plain = map(victims.load_victim, (tmp_path, standard[0]))
+  start = victim._replace(theta_T=victim.theta_0)
+  right = np.sign(train_lib.outputs(start, task.before.x))
+  np.testing.assert_array_equal(right, task.before.y)
+  assert metrics['final_mse'].value < 1e-10
+  change = lambda v: sum(float(((a - b)**2).sum()) for a, b in zip(
+      *map(jax.tree.leaves, (v.theta_T, v.theta_0))))
+  assert change(victim) < 0.3 * change(plain)
+
+
 def test_flags_of_the_parent_are_read():
   parse = eapp.make_flags_parser(train.Config, prog='train')
   config = parse(['train', '--save_losses', '0.1', '0.01', '--width=8',
@@ -188,6 +219,11 @@ def test_flags_of_the_parent_are_read():
      "`recipe` must be 'auto' with a linearized network"),
     ({'recipe': 'flow', 'regime': 'linearized'}, "`recipe` must be 'auto'"),
     ({'learning_rate': -1.0}, '`learning_rate` must be .* not negative'),
+    ({'plateau': 1.5}, r'`plateau` must be in \[0, 1\]'),
+    ({'recipe': 'flow', 'plateau': 0.1}, '`plateau` must be None with'),
+    ({'pretrain': -2}, '`pretrain` must be .* at least 0'),
+    ({'pretrain': 5}, '`pretrain` must be a multiple of the 2 classes'),
+    ({'pretrain': 5000}, '`per_class` must be at most the size'),
 ])
 def test_bad_values_are_refused_before_anything_is_written(
     fields, message, tmp_path):
@@ -201,8 +237,11 @@ def test_a_record_from_before_flow_is_one_of_descent(standard, tmp_path):
   path = tmp_path / 'record.json'
   record = json.loads(path.read_text('utf-8'))
   assert record['config'].pop('recipe') == 'auto'
+  assert record['config'].pop('plateau') is None  # So it never ended by that.
+  assert record['config'].pop('pretrain') == 0
   path.write_text(json.dumps(record), encoding='utf-8')
-  assert victims.read_config(tmp_path) == victims.read_config(standard[0])
+  assert victims.read_config(tmp_path) == dataclasses.replace(
+      victims.read_config(standard[0]), plateau=0.0)
   attacked = attacks.resolve(attacks.AttackConfig(victim=str(tmp_path)))
   assert attacked.recipe == 'auto'
 
