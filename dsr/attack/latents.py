@@ -68,7 +68,8 @@ def latent(
   check(released, blur)
   if not blur:
     return Latent(released, kernel_fn, lambda z: z)
-  low, high = released.low, released.high
+  low, high = (np.broadcast_to(end, released.input_shape)
+               for end in (released.low, released.high))
   middle = np.log(-low / high)
   rows, columns = (_blur(side, blur) for side in released.input_shape[:2])
 

@@ -50,7 +50,7 @@ def linear_near(
   flat = x.reshape(len(x), -1)
   u = jax.random.normal(key, (probes, *flat.shape), x.dtype)
   step = scale * u
-  ends = jnp.concatenate([flat + step, flat - step])
+  ends = jnp.concatenate([flat[None] + step, flat[None] - step])
   ends = ends.reshape(2 * probes * len(x), *x.shape[1:])
   rest = query(ends) - model(ends)
   high, low = rest.reshape(2, probes, len(x), -1)

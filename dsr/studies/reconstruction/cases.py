@@ -122,7 +122,7 @@ def _finite(config, own, task, public, folder) -> Case:
   if config.threat in attacks.VALUES:
     kernel_fn = limits.kernel_fn(own)
     released = release.query_only(
-        _values(victim, change=config.threat == 'query'),
+        released_values(victim, change=config.threat == 'query'),
         dtype=config.dtype, **public)
   else:
     released = release.parameters(
@@ -137,7 +137,7 @@ def _finite(config, own, task, public, folder) -> Case:
               functools.partial(train.outputs, victim))
 
 
-def _values(victim, *, change):
+def released_values(victim: train.Victim, *, change: bool) -> Callable:
   """x -> f_T(x) - f_0(x), or f_T(x), as a pytree of the parameters."""
   @numerics.exact
   def values(theta_0, theta_T, x):
