@@ -16,8 +16,9 @@ many random ones, where the residual is large (a step of matching pursuit).
 
 Of a network of width W the values differ from those of K by 1 / sqrt(W), so the
 truth is no zero of the loss, and candidates end up fitting the difference:
-`FINITE` has a larger jitter, fewer candidates and fewer steps. And its slopes
-are no use; `probes` measures them, see `probing`.
+`FINITE` has a larger jitter, fewer candidates and fewer steps. Derivatives of
+such a network's values miss its jumps, so slopes are measured (`probing`), of
+smooth images first (`latents`).
 
 Axes: M candidates, C outputs, D numbers in an input.
 """
