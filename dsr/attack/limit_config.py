@@ -56,7 +56,7 @@ class Config(NamedTuple):
 
 
 DEFAULT = Config()
-# Of a finite network; chosen on ten images of MNIST's ten classes at width 4096,
+# Of a finite network; chosen on ten images of MNIST's ten classes, width 4096,
 # and on digits, whose 8 x 8 pixels ask for blur=0.7 instead.
 FINITE = Config(
     ratio=1.3, steps=300, learning_rate=0.1, last_rate=1e-2, start_scale=1.0,
