@@ -5,7 +5,14 @@ r"""Rebuilds the training images of a network, and says how well.
 
 Regimes: an infinitely wide network (kernel interpolation), of which function
 values are released; a finite one, linearized or standard, of which parameters
-are. `--victim` takes the workdir of `experiments.train` instead of training.
+are, or values with `--threat=query` (f_T - f_0) or `--threat=outputs` (f_T):
+
+  python -m experiments.reconstruct --dataset=digits --num_train=10 \
+    --regime=standard --recipe=flow --tolerance=1e-6 --threat=query \
+    --parameterisation=ntk --w_std=1.4142135623730951 --b_std=0.1 --depth=1 \
+    --width=1024 --options=blur=0.7 --workdir=out/query
+
+`--victim` takes the workdir of `experiments.train` instead of training.
 `--sweep` goes through `--widths` and `--nums`; `--compare=published` lets
 another attack race on the same victim, with `--regime=both` on a linearized
 victim and on a standard one. `notebooks/results.md` has times and numbers.

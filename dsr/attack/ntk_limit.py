@@ -14,6 +14,12 @@ minima: two candidates on one image, or one between two. So every
 `restart_every` steps candidates without gain are drawn anew, at places, among
 many random ones, where the residual is large (a step of matching pursuit).
 
+Of a network of width W the values differ from those of K by 1 / sqrt(W), so the
+truth is no zero of the loss, and candidates end up fitting the difference:
+`FINITE` has a larger jitter, fewer candidates and fewer steps. Derivatives of
+such a network's values miss its jumps, so slopes are measured (`probing`), of
+smooth images first (`latents`).
+
 Axes: M candidates, C outputs, D numbers in an input.
 """
 from collections.abc import Callable
@@ -26,54 +32,24 @@ from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 import optax
 
-from dsr import checks
-from dsr.attack import prior as prior_lib, projection, scale
+from dsr import numerics
+from dsr.attack import latents, prior as prior_lib, probing, projection, scale
 from dsr.attack.drive import drive
-from dsr.attack.prior import Prior
+from dsr.attack.limit_config import (
+    DEFAULT,
+    FINITE,
+    Config,
+    check,
+    num_candidates,
+)
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction, noise
 from dsr.types import KernelFn, Solver
 
+__all__ = ['DEFAULT', 'FINITE', 'Config', 'Info', 'State', 'check',
+           'ntk_limit', 'num_candidates', 'reconstruct']
+
 _POOL = 4  # Random places looked at for each candidate.
-
-
-class Config(NamedTuple):
-  """How the attack is run.
-
-  Attributes:
-    ratio: M / N; 0 takes 1.3, and N + 20 at least.
-    steps: of Adam.
-    learning_rate: of Adam at the start, in units of a pixel.
-    last_rate: at the end, as a share of it.
-    start_scale: standard deviation of the noise that candidates start from.
-    restart_every: steps between two restarts; 0 for none.
-    restart_until: share of the steps after which there are no restarts.
-    negligible: share of the median gain below which a candidate is dropped.
-    jitter: of K, relative to its mean diagonal.
-    norm_squared: |f_T - f_0|_H^2 if known, else 0.
-    tolerance: relative loss at which to stop, if the norm is known.
-    prior: penalties, in the unit of |f_T - f_0|_H^2.
-    num_seeds: starts run side by side, of which the best is kept.
-    dtype: of the candidates and the kernel; solves are float64 under x64.
-  """
-
-  ratio: float = 0.0
-  steps: int = 2000
-  learning_rate: float = 0.02
-  last_rate: float = 1e-3
-  start_scale: float = 0.2
-  restart_every: int = 100
-  restart_until: float = 0.7
-  negligible: float = 1e-2
-  jitter: float = 1e-6
-  norm_squared: float = 0.0
-  tolerance: float = 0.0
-  prior: Prior = Prior()
-  num_seeds: int = 1
-  dtype: str = 'float32'
-
-
-DEFAULT = Config()
 
 
 class State(NamedTuple):
@@ -93,39 +69,6 @@ class Info(NamedTuple):
   restarted: Int[Array, '']
 
 
-def num_candidates(released: Released, ratio: float) -> int:
-  """M: `ratio` times the number of training images, rounded up; see `Config`.
-
-  Raises:
-    ValueError: `ratio` is negative.
-  """
-  checks.non_negative('ratio', ratio)
-  num = released.num_train
-  if ratio:
-    return math.ceil(ratio * num - 1e-9)
-  return max(math.ceil(1.3 * num), num + 20)
-
-
-def check(released: Released, config: Config) -> None:
-  """Raises a ValueError for what is wrong before the run starts."""
-  if released.query is None:
-    raise ValueError('`released.query` is needed, got None; the finite attack '
-                     'works on parameters.')
-  num_candidates(released, config.ratio)
-  checks.at_least('steps', config.steps, 1)
-  checks.positive('learning_rate', config.learning_rate)
-  checks.within('last_rate', config.last_rate, 0, 1)
-  checks.positive('start_scale', config.start_scale)
-  checks.at_least('restart_every', config.restart_every, 0)
-  checks.within('restart_until', config.restart_until, 0, 1)
-  checks.within('negligible', config.negligible, 0, 1)
-  checks.positive('jitter', config.jitter)
-  checks.non_negative('norm_squared', config.norm_squared)
-  checks.non_negative('tolerance', config.tolerance)
-  checks.one_of('dtype', config.dtype, ('float32', 'float64'))
-  prior_lib.check(config.prior, released)
-
-
 def ntk_limit(
     released: Released, kernel_fn: KernelFn, config: Config = DEFAULT
 ) -> Solver:
@@ -141,6 +84,8 @@ def ntk_limit(
   """
   check(released, config)
   num = num_candidates(released, config.ratio)
+  released, kernel_fn, decode = latents.latent(
+      released, kernel_fn, config.blur)
   optimizer = optax.adam(optax.cosine_decay_schedule(
       config.learning_rate, config.steps, alpha=config.last_rate))
 
@@ -151,11 +96,22 @@ def ntk_limit(
               dtype=config.dtype)
     return State(x, optimizer.init(x), key, jnp.zeros((), jnp.int32))
 
-  def loss_fn(x):
-    at = projection.project(
-        kernel_fn(x), released.query(x), jitter=config.jitter)
+  def explain(x, query):
+    return projection.project(kernel_fn(x), query(x), jitter=config.jitter)
+
+  def probed(key, x, count):
+    """The query near `x`; its model is the predictor of the candidates."""
+    duals = explain(x, released.query).duals.astype(x.dtype)
+    share = config.probe_last ** (count / config.steps)
+    return probing.linear_near(
+        key, released.query, x, probes=config.probes,
+        scale=(config.probe_scale * share).astype(x.dtype),
+        model=lambda z: numerics.matmul(kernel_fn(z, x), duals))
+
+  def loss_fn(x, query):
+    at = explain(x, query)
     loss = config.norm_squared - at.explained
-    return loss + prior_lib.penalty(config.prior, released, x), at
+    return loss + prior_lib.penalty(config.prior, released, decode(x)), at
 
   def restart(x, opt_state, key, at):
     """Draws negligible candidates anew, where the residual is large."""
@@ -178,7 +134,12 @@ def ntk_limit(
   def step(state: State, data) -> tuple[State, Info]:
     del data
     x, opt_state, key, count = state
-    (loss, at), gradient = jax.value_and_grad(loss_fn, has_aux=True)(x)
+    query = released.query
+    if config.probes:
+      key, key_probes = jax.random.split(key)
+      query = probed(key_probes, x, count)
+    (loss, at), gradient = jax.value_and_grad(
+        lambda x: loss_fn(x, query), has_aux=True)(x)
     updates, opt_state = optimizer.update(gradient, opt_state, x)
     x = prior_lib.project(config.prior, released, x + updates)
     restarted = jnp.zeros((), jnp.int32)
@@ -233,11 +194,14 @@ def reconstruct(
   """
   solver = ntk_limit(released, kernel_fn, config)
   known = config.norm_squared > 0
+  decode = jax.jit(latents.latent(released, kernel_fn, config.blur).decode)
+  look = on_chunk and (
+      lambda step, x: on_chunk(step, np.asarray(decode(x))))
   driven = drive(
       key, solver, None, steps=config.steps, name='ntk_limit',
       num_seeds=config.num_seeds, workdir=workdir, progress=progress,
       tolerance=config.tolerance * config.norm_squared if known else None,
-      fingerprint=f'{config!r} {kernel_fn.name}', on_chunk=on_chunk)
+      fingerprint=f'{config!r} {kernel_fn.name}', on_chunk=look)
 
   @jax.jit  # One program: op by op this would take seconds to compile.
   def summary(x):
@@ -246,8 +210,9 @@ def reconstruct(
     once, twice = kernel_fn(x[:1], x[:1]), kernel_fn(2 * x[:1], x[:1])
     return at.explained, at.duals, projection.gains(at), twice / once
 
-  x = np.asarray(driven.state.x)
-  explained, duals, gains, growth = map(np.asarray, summary(driven.state.x))
+  x = decode(driven.state.x)
+  explained, duals, gains, growth = map(np.asarray, summary(x))
+  x = np.asarray(x)
   order = np.argsort(-gains, kind='stable')
   x, duals = x[order], duals[order]
   free = bool(abs(growth - 2) < 1e-4)  # k(2 x, x) = 2 k(x, x): no biases.

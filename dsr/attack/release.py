@@ -3,7 +3,8 @@ r"""What an attacker is given: `Released`, and nothing else.
 Attack modules take a `Released` and never see a training image; only
 `attack.match` compares with the truth, after the attack. Threat models:
 
-  query       a function x -> f_T(x) - f_0(x) and its derivative in x;
+  query       a function x -> f_T(x) - f_0(x) and its derivative in x; or x ->
+              f_T(x), with 0 for f_0, its mean over starts (`outputs`);
   parameters  theta_0 and theta_T (arXiv:2302.01428);
   final       theta_T alone (arXiv:2206.07758).
 

@@ -136,7 +136,9 @@ def test_projection_keeps_candidates_in_range(victim):
 @pytest.mark.parametrize(('change', 'message'), [
     ({'ratio': -1.0}, '`ratio`'), ({'steps': 0}, '`steps`'),
     ({'jitter': 0.0}, '`jitter`'), ({'dtype': 'float16'}, '`dtype`'),
-    ({'prior': Prior(box=-1.0)}, '`box`'), ({'num_seeds': 0}, '`num_seeds`')])
+    ({'prior': Prior(box=-1.0)}, '`box`'), ({'num_seeds': 0}, '`num_seeds`'),
+    ({'probes': -1}, '`probes`'), ({'probe_scale': 0.0}, '`probe_scale`'),
+    ({'probe_last': 0.0}, '`probe_last`'), ({'blur': -1.0}, '`blur`')])
 def test_bad_options(victim, change, message):
   with pytest.raises(ValueError, match=message):
     _attack(victim, _QUICK._replace(**change))

@@ -13,7 +13,7 @@ from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
 from dsr.runs import options, records, stopwatch as stopwatch_lib
 from dsr.studies.distillation import evaluation
-from dsr.studies.reconstruction import table, victims
+from dsr.studies.reconstruction import limits, table, victims
 from dsr.types import KernelFn
 
 _FLOAT64 = 200  # At infinite width, up to so many images by default.
@@ -30,16 +30,16 @@ class AttackConfig(victims.VictimConfig):
   kernel_b_std: float = 0.1  # Of its biases; 0: none.
   kernel_ridge: float = 0.0  # Of its fit, relative to tr(K)/N.
   victim: str = ''  # Workdir of experiments.train, instead of training one.
-  # What the attacker has. query: values of the function; parameters: those
-  # before and after training; final: those after it alone; auto: what the
-  # attack needs.
-  threat: Literal['auto', 'query', 'parameters', 'final'] = 'auto'
+  # What the attacker has. query: values of f_T - f_0; outputs: those of f_T
+  # alone, with 0 for f_0, its mean over starts; parameters: those before and
+  # after training; final: those after it alone; auto: what the attack needs.
+  threat: Literal['auto', 'query', 'outputs', 'parameters', 'final'] = 'auto'
   noise: float = 0.0  # Standard deviation, added to the released parameters.
   prune: float = 0.0  # Share of each released matrix, the smallest, made zero.
   # What the released parameters are rounded to, after noise and pruning.
   release_dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32'
-  # One of those at the end of --help; auto: ntk_limit for an infinite victim,
-  # first_layer for an mlp, kkt with threat=final, else finite.
+  # One of those at the end of --help; auto: ntk_limit for an infinite victim
+  # or values alone, first_layer for an mlp, kkt with threat=final, else finite.
   attack: str = 'auto'
   ratio: float | None = None  # Candidates to training images; unset: attack's.
   steps: int | None = None  # Of the attack; unset: its own.
@@ -69,6 +69,7 @@ _SETTINGS = {'ratio': 'ratio', 'steps': 'steps', 'gradients': 'gradients',
 _VICTIM = tuple(f.name for f in dataclasses.fields(victims.VictimConfig))
 _OWNER = ('noise', 'prune', 'release_dtype')  # Defences of a network's owner.
 _INFINITE = ('kernel', 'kernel_b_std', 'kernel_ridge')
+VALUES = ('query', 'outputs')  # Threats without parameters.
 _EVERYWHERE = ('dataset', 'data_dir', 'num_train', 'regime', 'dtype', 'seed')
 _Config = TypeVar('_Config', bound=AttackConfig)
 
@@ -85,11 +86,12 @@ def resolve(config: _Config) -> _Config:
   attack, threat, dtype = config.attack, config.threat, config.dtype
   if attack == 'auto':
     finite = 'first_layer' if config.architecture == 'mlp' else 'finite'
-    attack = ('ntk_limit' if infinite else
+    attack = ('ntk_limit' if infinite or threat in VALUES else
               'kkt' if threat == 'final' else finite)
   if threat == 'auto':
     checks.one_of('attack', attack, table.ATTACKS)
-    threat = table.ATTACKS[attack].threats[0]
+    # An attack that is not for such networks is refused by `check`.
+    threat = (*table.ATTACKS[attack].threats_of(infinite), 'auto')[0]
   if dtype == 'auto':
     small = infinite and config.num_train <= _FLOAT64
     dtype = 'float64' if small else 'float32'
@@ -134,7 +136,11 @@ def check(config: AttackConfig) -> None:
     checks.non_negative('noise', config.noise)
     checks.within('prune', config.prune, 0, 1)
   checks.one_of('attack', config.attack, table.known(infinite))
-  checks.one_of('threat', config.threat, table.ATTACKS[config.attack].threats)
+  checks.one_of('threat', config.threat,
+                table.ATTACKS[config.attack].threats_of(infinite))
+  if not infinite and config.threat in VALUES:
+    _refuse(config, _OWNER, 'values alone')
+    limits.kernel_fn(victim_config(config))
   for name in ('ratio', *_PRIORS):
     if getattr(config, name) is not None:
       checks.non_negative(name, getattr(config, name))
@@ -172,7 +178,7 @@ def settings(config: AttackConfig) -> Any:
   Raises:
     ValueError: a flag that the attack does not have.
   """
-  base = table.ATTACKS[config.attack].settings()
+  base = table.ATTACKS[config.attack].settings(config.regime == 'infinite')
   given = {}
   for flag, field in (*_SETTINGS.items(), *zip(_PRIORS, _PRIORS)):
     value = getattr(config, flag)
@@ -188,7 +194,7 @@ def settings(config: AttackConfig) -> Any:
   given = {_SETTINGS[flag]: value for flag, value in given.items()}
   if prior:
     given['prior'] = base.prior._replace(**prior)
-  if config.regime == 'infinite':
+  if config.threat in VALUES or config.regime == 'infinite':
     given['dtype'] = config.dtype
   return base._replace(**given | _options(config, base))
 
@@ -216,7 +222,8 @@ def run(
     released: what the attacker gets.
     workdir: the attack is saved in its folder `attack` and goes on from there;
       None keeps it in memory.
-    kernel_fn: the public architecture of an infinitely wide network.
+    kernel_fn: of the public architecture at infinite width; None where
+      parameters are released.
     norm_squared: of its function, told if the threat is `parameters`.
     on_chunk: (step, candidates, seconds so far) between chunks; what it takes
       does not count.
@@ -230,7 +237,7 @@ def run(
   if folder is not None:
     _claim(folder, config)
   keywords = {}
-  if config.regime == 'infinite':
+  if kernel_fn is not None:
     keywords['kernel_fn'] = kernel_fn
     if config.threat == 'parameters':
       chosen = chosen._replace(norm_squared=norm_squared)

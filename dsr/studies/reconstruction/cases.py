@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import krr, linalg, nets, train
+from dsr import krr, linalg, nets, numerics, train
 from dsr.attack import compression, release
 from dsr.attack.release import Released
 from dsr.kernels import distance, empirical
 from dsr.runs import records, stopwatch as stopwatch_lib
 from dsr.studies.distillation import evaluation
 from dsr.studies.reconstruction import attacks, limits, shares, victims
+from dsr.train.victim_step import forward_of
 from dsr.types import KernelFn, Status
 
 _ROUNDING = 1e-12  # Of float64, relative; keeps a Gram matrix definite.
@@ -28,7 +29,8 @@ class Case(NamedTuple):
   Attributes:
     task: its data.
     released: what the attacker gets.
-    kernel_fn: the architecture at infinite width; None for finite networks.
+    kernel_fn: the architecture at infinite width; None where parameters of a
+      finite network are released.
     kernel: (N, N) of the training images, float64: the one of training, or
       that of theta_T for a standard network.
     duals: (N, C) true ones, float64; None where they are not defined.
@@ -120,10 +122,16 @@ def _finite(config, own, task, public, folder) -> Case:
     seconds = watch.save(now=True)
   if victim.status == Status.INTERRUPTED:
     raise KeyboardInterrupt
-  final = config.threat == 'final'
-  released = release.parameters(
-      victim.module, None if final else victim.theta_0, victim.theta_T,
-      linearised=victim.linearised and not final, **public)
+  kernel_fn, final = None, config.threat == 'final'
+  if config.threat in attacks.VALUES:
+    kernel_fn = limits.kernel_fn(own)
+    released = release.query_only(
+        released_values(victim, change=config.threat == 'query'),
+        dtype=config.dtype, **public)
+  else:
+    released = release.parameters(
+        victim.module, None if final else victim.theta_0, victim.theta_T,
+        linearised=victim.linearised and not final, **public)
   if config.noise:
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     released = release.with_noise(key, released, config.noise)
@@ -134,8 +142,20 @@ def _finite(config, own, task, public, folder) -> Case:
   kernel, distances = _kernels(victim, task.examples.x)
   duals = None if victim.duals is None else np.asarray(victim.duals, float)
   left = shares.unexplained(victim, task.examples.x)
-  return Case(task, released, None, kernel, duals, 0.0, distances, left,
+  return Case(task, released, kernel_fn, kernel, duals, 0.0, distances, left,
               seconds, functools.partial(train.outputs, victim), victim.status)
+
+
+def released_values(victim: train.Victim, *, change: bool) -> Callable:
+  """x -> f_T(x) - f_0(x), or f_T(x), as a pytree of the parameters."""
+  @numerics.exact
+  def values(theta_0, theta_T, x):
+    after = forward_of(victim.module, victim.linearised, theta_0)(theta_T, x)
+    if not change:
+      return after
+    return after - victim.module.apply({'params': theta_0}, x)
+
+  return jax.tree_util.Partial(values, victim.theta_0, victim.theta_T)
 
 
 def _kernels(victim, x):

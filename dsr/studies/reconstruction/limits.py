@@ -1,5 +1,8 @@
 r"""The NTK of a finite MLP, on average over its initialisation.
 
+`kernel_fn` is it for an attacker, who differentiates it; `expected_ntk` is a
+matrix, in the standard parameterisation as well.
+
 For ReLU layers of n_l units, weights of deviation w / sqrt(n_{l-1}) and biases
 of deviation b, with s_0 = x x' / D:
 
@@ -15,8 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from dsr import nets, numerics
+from dsr import checks, kernels, nets, numerics
 from dsr.kernels import arccos
+from dsr.studies.reconstruction import victims
+from dsr.types import KernelFn
 
 
 def expected_ntk(
@@ -42,6 +47,25 @@ def expected_ntk(
     t = direct + weight * t * slope
     s, slope = _relu(q)
   return np.asarray(t)
+
+
+def kernel_fn(config: victims.VictimConfig) -> KernelFn:
+  """The kernel of the infinitely wide twin of `config`'s network.
+
+  Raises:
+    ValueError: no MLP in the NTK parameterisation, which alone has one, no
+      hidden layer, or a first layer that was scaled.
+  """
+  for name, needed in (('architecture', 'mlp'), ('parameterisation', 'ntk'),
+                       ('first_scale', 1.0)):
+    if (value := getattr(config, name)) != needed:
+      raise ValueError(f'`{name}` must be {needed!r} for an attack on values, '
+                       'which needs the kernel of the infinitely wide '
+                       f'network; got {value!r}.')
+  depth = 2 if config.depth is None else config.depth
+  checks.at_least('depth', depth, 1)
+  return kernels.fcn(depth, W_std=config.w_std,
+                     b_std=config.b_std if config.use_bias else 0.0)
 
 
 def _relu(q):

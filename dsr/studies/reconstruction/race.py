@@ -66,8 +66,12 @@ def check(config: Any) -> None:
   if config.regime == 'infinite':
     raise ValueError("`regime` must be 'linearized', 'standard' or 'both' with "
                      "`compare`, got 'infinite'.")
+  if config.threat in attacks.VALUES:
+    raise ValueError("`threat` must be 'parameters' or 'final' with `compare`, "
+                     f'got {config.threat!r}, which one attack works with.')
   checks.one_of('compare', config.compare,
-                [a for a in table.known(False) if a != config.attack])
+                [a for a in table.known(False) if a != config.attack and
+                 config.threat in table.ATTACKS[a].threats])
   if config.compare_steps is not None:
     checks.at_least('compare_steps', config.compare_steps, 1)
   attacks.check(_rival(config))

@@ -14,33 +14,46 @@ class Attack(NamedTuple):
 
   Attributes:
     reconstruct: (key, released, config, *, workdir, on_chunk) ->
-      `Reconstruction`; of an infinitely wide network it gets `kernel_fn` too.
+      `Reconstruction`; where values are all that is released, of a network of
+      any width, it gets `kernel_fn` too.
     config: NamedTuple of its options, all with defaults; its fields `ratio`,
       `steps`, `learning_rate`, `gradients` and `prior`, as far as it has them,
       are set by flags, the others by the flag `options`.
     help: in a line.
-    infinite: whether it is for networks of infinite width, whose values are
-      released, or for finite ones, whose parameters are.
-    threats: what it can work with, of 'query', 'parameters' and 'final'; the
-      first is the usual one.
+    threats: what it can work with of a finite network, of 'parameters',
+      'final', 'query' and 'outputs'; the first is the usual one, () is none.
+    limit_threats: likewise, of 'query' and 'parameters', of a network of
+      infinite width.
+    finite: its options for finite networks, where its defaults are for
+      infinite width.
   """
 
   reconstruct: Callable[..., Reconstruction]
   config: type
   help: str
-  infinite: bool = False
   threats: tuple[str, ...] = ('parameters',)
+  limit_threats: tuple[str, ...] = ()
+  finite: Any = None
 
-  def settings(self) -> Any:
-    """Its options, at their defaults."""
+  def threats_of(self, infinite: bool) -> tuple[str, ...]:
+    """What it can work with of networks of infinite width, or of finite ones.
+    """
+    return self.limit_threats if infinite else self.threats
+
+  def settings(self, infinite: bool) -> Any:
+    """Its options, at their defaults for such networks."""
+    if not infinite and self.finite is not None:
+      return self.finite
     return self.config()
 
 
 ATTACKS: dict[str, Attack] = {
     'ntk_limit': Attack(
         ntk_limit.reconstruct, ntk_limit.Config,
-        'of a kernel predictor: exact (arXiv:2302.01428, infinite width)',
-        infinite=True, threats=('query', 'parameters')),
+        'of values alone, by the kernel of the infinitely wide network, whose '
+        'own images it finds exactly (arXiv:2302.01428)',
+        threats=('query', 'outputs'), limit_threats=('query', 'parameters'),
+        finite=ntk_limit.FINITE),
     'finite': Attack(
         finite.reconstruct, finite.Config,
         'matches gradients, the duals eliminated; any network'),
@@ -60,7 +73,7 @@ ATTACKS: dict[str, Attack] = {
 def known(infinite: bool) -> tuple[str, ...]:
   """The attacks on networks of infinite width, or on finite ones."""
   return tuple(name for name, attack in ATTACKS.items()
-               if attack.infinite == infinite)
+               if attack.threats_of(infinite))
 
 
 def describe() -> str:

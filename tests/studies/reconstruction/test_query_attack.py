@@ -6,9 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-from dsr import loop
+from dsr import loop, train
 from dsr.runs import records
-from dsr.studies.reconstruction import reconstruct
+from dsr.studies.reconstruction import attacks, cases, reconstruct, victims
 
 INFINITE = reconstruct.Config(
     dataset='digits[0,3]', num_train=6, kernel='fcn1', steps=600)
@@ -69,3 +69,36 @@ def test_an_interrupted_attack_goes_on(infinite, tmp_path, monkeypatch):
   assert second['seconds'].value > clock  # Of both sessions.
   whole, both = (records.read_arrays(f) for f in (infinite[0], tmp_path))
   np.testing.assert_array_equal(whole['pixels'], both['pixels'])
+
+
+FINITE = reconstruct.Config(
+    dataset='digits', num_train=10, width=1024, depth=1,
+    parameterisation='ntk', w_std=1.4, b_std=0.1, regime='linearized',
+    threat='query', steps=200, options='blur=0.7')
+
+
+def test_a_wide_network_gives_its_images_away_by_values(tmp_path):
+  config = attacks.resolve(FINITE)
+  assert config.attack == 'ntk_limit'
+  found = reconstruct.rebuild(config)
+  assert found.case.kernel_fn.name == 'fcn1'
+  assert found.case.released.threat == 'query'
+  assert (found.scored.score.rmse < 0.1).sum() >= 8
+  assert (found.scored.means < 0.1).sum() == 0
+  assert found.found.candidates.min() >= found.case.released.low - 1e-6
+
+
+@pytest.mark.parametrize('regime', ['standard', 'linearized'])
+def test_values_are_those_of_the_victim(regime):
+  own = {'recipe': 'flow', 'tolerance': 1e-6} if regime == 'standard' else {}
+  config = attacks.resolve(
+      dataclasses.replace(FINITE, regime=regime, width=32, **own))
+  task = victims.prepare_victim_task(attacks.victim_config(config))
+  victim = victims.train_victim(attacks.victim_config(config), task)
+  x = task.test.x[:4]
+  after = cases.released_values(victim, change=False)(x)
+  np.testing.assert_allclose(after, train.outputs(victim, x), atol=1e-6)
+  before = victim.module.apply({'params': victim.theta_0}, x)
+  change = cases.released_values(victim, change=True)(x)
+  np.testing.assert_allclose(change, after - before, atol=1e-6)
+  assert np.abs(before).max() > 0.1

@@ -25,6 +25,7 @@ INFINITE = reconstruct.Config(
 FINITE = reconstruct.Config(
     dataset=DATASET, num_train=6, width=16, regime='linearized',
     attack='finite')
+VALUES = {'attack': 'ntk_limit', 'parameterisation': 'ntk', 'b_std': 0.1}
 
 
 def _run(config, folder, **fields):
@@ -255,7 +256,15 @@ def test_flags_are_read_and_help_is_complete(capsys):
     (INFINITE, {'sweep': True}, '`sweep` needs finite networks'),
     (INFINITE, {'compare_steps': 3}, '`compare_steps` needs `compare`'),
     (FINITE, {'kernel': 'fcn1'}, "`kernel` must be 'fcn2' with a finite"),
-    (FINITE, {'attack': 'ntk_limit'}, '`attack` must be one of finite'),
+    (FINITE, {'attack': 'ntk_limit'}, "`parameterisation` must be 'ntk'"),
+    (FINITE, VALUES | {'threat': 'parameters'},
+     '`threat` must be one of query, outputs'),
+    (FINITE, VALUES | {'noise': 0.1}, '`noise` must be 0.0 with values alone'),
+    (FINITE, VALUES | {'depth': 0}, '`depth` must be an integer of at least 1'),
+    (FINITE, VALUES | {'first_scale': 0.5}, '`first_scale` must be 1.0 for an'),
+    (FINITE, VALUES | {'compare': 'kkt'},
+     "`threat` must be 'parameters' or 'final' with `compare`"),
+    (INFINITE, {'threat': 'outputs'}, '`threat` must be one of query'),
     (FINITE, {'threat': 'query'}, '`threat` must be one of parameters'),
     (FINITE, {'noise': -1.0}, '`noise` must be finite and not negative'),
     (FINITE, {'prune': 1.5}, r'`prune` must be in \[0, 1\]'),
