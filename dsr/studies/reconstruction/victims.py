@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from dsr import checks, data as data_lib, loop, nets, train
+from dsr.nets import pretrained
 from dsr.runs import records
 from dsr.studies.reconstruction import victim_arrays
 from dsr.train import flow
@@ -30,7 +31,9 @@ class VictimConfig:
   regime: Literal['standard', 'linearized'] = 'standard'  # How it is trained.
   # Of regime=linearized: solved at once, or by descent.
   linearized_by: Literal['closed_form', 'descent'] = 'closed_form'
-  architecture: Literal['mlp', 'convnet3', 'resnet'] = 'mlp'  # Of the victim.
+  # Of the victim; efficientnet_lite0 comes trained on ImageNet.
+  architecture: Literal[
+      'mlp', 'convnet3', 'resnet', 'efficientnet_lite0'] = 'mlp'
   width: int | None = None  # Units or channels; unset: 1024, 128 or 16.
   depth: int | None = None  # Layers or blocks, unset: 2, 3 or 8.
   parameterisation: Literal['standard', 'ntk'] = 'standard'  # Of the mlp.
@@ -65,6 +68,7 @@ _DESCENT = ('loss', 'optimizer', 'learning_rate', 'momentum', 'weight_decay',
 _LATER = {'recipe': 'descent'}  # Flags that records may lack.
 _NOT_OF_FLOW = tuple(
     name for name in _DESCENT if name not in ('tolerance', 'max_steps'))
+PRETRAINED = 'efficientnet_lite0'
 _ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std', 'first_scale')
 
 
@@ -75,7 +79,8 @@ class Task(NamedTuple):
     train: its N images, in [0, 1], class after class.
     test: the whole test set, in [0, 1].
     rows: (N,) places of the training images in the dataset.
-    transform: subtracts the mean of each channel over the N images.
+    transform: subtracts the mean of each channel over the N images, or what a
+      pre-trained network expects.
     examples: the training images after it, with encoded labels.
     low: (1, 1, channels) a black pixel after it.
     high: (1, 1, channels) a white pixel after it.
@@ -113,6 +118,8 @@ def check(config: VictimConfig) -> None:
     _refuse(config, _ONLY_MLP, config.architecture)
   else:
     _refuse(config, ('norm',), 'mlp')
+  if config.architecture == PRETRAINED:
+    _refuse(config, ('norm', 'width', 'depth'), PRETRAINED)
 
 
 def _refuse(config, names, what):
@@ -133,7 +140,7 @@ def prepare_victim_task(config: VictimConfig) -> Task:
 
   Raises:
     ValueError: `num_train` is no multiple of the number of classes, or the
-      dataset cannot be had.
+      dataset cannot be had, or its images do not suit the network.
   """
   splits = data_lib.load(
       config.dataset, data_dir=config.data_dir, seed=config.seed)
@@ -147,6 +154,12 @@ def prepare_victim_task(config: VictimConfig) -> Task:
       key, splits.train.y, config.num_train // classes, classes)
   chosen = splits.train.take(rows)
   transform = data_lib.transforms.by_name('mean', chosen.x)
+  if config.architecture == PRETRAINED:  # The network expects its own mean.
+    if chosen.x.shape[-1] != 3:
+      raise ValueError(f'`dataset` must have images of 3 channels with '
+                       f'{PRETRAINED}, got {chosen.x.shape[1:]}.')
+    transform = data_lib.transforms.affine(
+        np.full(3, pretrained.PIXEL_MEAN), np.ones(3), 'mean')
   if classes == 2:
     style = 'sign'
   else:
@@ -167,6 +180,8 @@ def build(config: VictimConfig, num_outputs: int) -> nn.Module:
   """
   sizes = {name: getattr(config, name) for name in ('width', 'depth')}
   sizes = {name: size for name, size in sizes.items() if size is not None}
+  if config.architecture == PRETRAINED:
+    return pretrained.module(num_outputs)
   if config.architecture != 'mlp':
     return nets.build(
         config.architecture, num_outputs, norm=config.norm, **sizes)
@@ -213,6 +228,9 @@ def train_victim(
   data = task.examples
   module = build(config, data.y.shape[1])
   theta_0 = jax.jit(module.init)(key_params, data.x[:1])['params']
+  if config.architecture == PRETRAINED:  # Its readout is new.
+    theta_0 = theta_0 | jax.tree.map(
+        lambda a: jnp.asarray(a, data.x.dtype), pretrained.load().params)
   if config.first_scale != 1:
     theta_0 = theta_0 | {'hidden_0': jax.tree.map(
         lambda a: config.first_scale * a, theta_0['hidden_0'])}
