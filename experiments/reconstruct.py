@@ -16,10 +16,13 @@ are, or values with `--threat=query` (f_T - f_0) or `--threat=outputs` (f_T):
 `--sweep` goes through `--widths` and `--nums`; `--compare=published` lets
 another attack race on the same victim, with `--regime=both` on a linearized
 victim and on a standard one. `notebooks/results.md` has times and numbers.
+`--architecture=efficientnet_lite0` fine-tunes a network from ImageNet, whose
+weights are in the extra `pretrained`.
 
 Writes to the workdir: `reconstructions.png` (pairs, best first), `curve.png`,
-`outliers.png`, `reconstruction.npz` and `record.json`. A finished run is kept
-and shown again unless `--fresh`; one stopped by Ctrl-C goes on.
+`outliers.png`, `reconstruction.npz`, `record.json`, and of a fine-tuned victim
+`similar.png` (pairs by SSIM). A finished run is kept and shown again unless
+`--fresh`; one stopped by Ctrl-C goes on.
 """
 from dsr.runs import launch
 from dsr.studies.reconstruction import reconstruct

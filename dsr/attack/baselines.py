@@ -63,8 +63,9 @@ def class_means(
     truth: Float[Array | np.ndarray, 'N ...'],
     others: Float[Array | np.ndarray, 'K ...'],
     labels: Int[np.ndarray, 'N'] | None = None,
-    other_labels: Int[np.ndarray, 'K'] | None = None) -> match.Match:
-  """L2 from each image to the mean of the other images of its class.
+    other_labels: Int[np.ndarray, 'K'] | None = None, *,
+    metric: str = 'l2') -> match.Match:
+  """Distance of each image to the mean of the other images of its class.
 
   The guess even knows the class of each image. One mean serves all of them, so
   this is no one-to-one matching.
@@ -74,9 +75,10 @@ def class_means(
     others: (K, ...) real images that were not trained on.
     labels: (N,) classes of `truth`; without labels, the mean of all others.
     other_labels: (K,) classes of `others`.
+    metric: one of `match.METRICS`.
 
   Returns:
-    `candidate` is the class (0 without labels), `distance` the L2.
+    `candidate` is the class (0 without labels), `distance` that by `metric`.
 
   Raises:
     ValueError: labels for one set only, or a class that `others` lacks.
@@ -99,7 +101,7 @@ def class_means(
                        f'none of class {label}.')
     rows = labels == label
     mean = others[other_labels == label].mean(axis=0)
-    gaps[rows] = np.sqrt(_total((truth[rows] - mean[None])**2))
+    gaps[rows] = pairwise.distances(truth[rows], mean[None], metric)[:, 0]
   return match.Match(labels, gaps)
 
 
@@ -142,8 +144,3 @@ def expected_rank(
   rank[has] = 1 + closer + ties / 2
   size = 1 + len(others)
   return Ranks(rank, float(rank[has].mean()), (size + 1) / 2, size)
-
-
-def _total(x):
-  """Sum over all axes but the first."""
-  return x.reshape(len(x), -1).sum(axis=1)

@@ -4,8 +4,9 @@ Axes: N true images, M candidates. An attack returns candidates in no order,
 often more than there are images, so each image is first given a candidate:
 
   assign   one to one, of least total distance (Hungarian method): the score;
-  greedy   one to one, the closest pair first (as in arXiv:2302.01428): for
-           comparison with published curves;
+  greedy   one to one, the closest pair first (as in arXiv:2302.01428, which
+           takes 1 - SSIM for the distance where networks were pre-trained):
+           for comparison with published curves;
   nearest  the closest candidate, which several images may share: a bound.
 
 All of them see the truth, so a few good matches come for free when M is large.
@@ -52,6 +53,7 @@ class Score(NamedTuple):
     recovered: threshold to the number of images with `rmse` below it.
     ssim: (N,) SSIM of the assigned pairs, 0 for none; None without images.
     by_ssim: one-to-one assignment by 1 - SSIM; None without images.
+    greedy_ssim: greedy matching by 1 - SSIM; None without images.
   """
 
   assigned: Match
@@ -61,6 +63,7 @@ class Score(NamedTuple):
   recovered: Mapping[float, int]
   ssim: Float[np.ndarray, 'N'] | None
   by_ssim: Match | None
+  greedy_ssim: Match | None
 
   @property
   def curve(self) -> Float[np.ndarray, 'N']:
@@ -106,14 +109,14 @@ def score(
   l2 = distances(truth, candidates, 'l2')
   assigned = assign(l2)
   rmse = assigned.distance / math.sqrt(math.prod(np.shape(truth)[1:]))
-  similarity = by_ssim = None
+  similarity = by_ssim = greedy_ssim = None
   if ssim and np.ndim(truth) == 4:
     far = distances(truth, candidates, 'ssim')
-    by_ssim = assign(far)
+    by_ssim, greedy_ssim = assign(far), greedy(far)
     pairs = far[np.arange(len(far)), assigned.candidate]
     similarity = np.where(assigned.candidate >= 0, 1 - pairs, 0.0)
   return Score(assigned, greedy(l2), nearest(l2), rmse,
-               recovered(rmse, thresholds), similarity, by_ssim)
+               recovered(rmse, thresholds), similarity, by_ssim, greedy_ssim)
 
 
 def recovered(

@@ -4,11 +4,12 @@ An `.npz` is a ZIP archive of `.npy` files. What a header claims is held against
 what the file holds before memory is taken for it, and every way in which a file
 can be broken ends in one `ValueError` that names the file.
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import math
 import os
 import pathlib
 import struct
+import tempfile
 from typing import Any
 import zipfile
 import zlib
@@ -55,6 +56,21 @@ def read_npz(
   except _BROKEN as error:
     raise ValueError(f'`{name}` must be a readable .npz file, {path} is not: '
                      f'{_reason(error)}.') from error
+
+
+def write_npz(
+    path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes `arrays` to `path` under another name first: whole or not at all."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
+  try:
+    with os.fdopen(handle, 'wb') as file:
+      np.savez(file, **arrays)
+    os.replace(temporary, path)
+  except BaseException:
+    os.unlink(temporary)
+    raise
 
 
 def read_npy(name: str, path: str | os.PathLike) -> np.ndarray:

@@ -4,10 +4,7 @@ import hashlib
 import os
 import pathlib
 import socket
-import tempfile
 import urllib.request
-
-import numpy as np
 
 from dsr.data import files
 from dsr.data.arrays import Splits, pixels, splits
@@ -48,7 +45,7 @@ def load(name: str, data_dir, cache_dir) -> Splits:
     arrays = [found[array] for array in _ARRAYS]
   else:
     arrays = _decode_tfds(name, folder)
-    _save(path, dict(zip(_ARRAYS, arrays)))
+    files.write_npz(path, dict(zip(_ARRAYS, arrays)))
   arrays[0], arrays[2] = (pixels('x', x) for x in (arrays[0], arrays[2]))
   return splits(arrays, NUM_CLASSES[name], name)
 
@@ -122,15 +119,3 @@ def _advice(name):
       f'tfds.load(\'{name}\', data_dir=\'FOLDER\')"` where there is a network '
       "and `pip install -e '.[datasets]'` was run, and give that folder as "
       '`data_dir`.')
-
-
-def _save(path, arrays):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      np.savez(file, **arrays)
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 
 from dsr import checks
-from dsr.nets import alexnet, convnet, lenet, mlp, resnet, resnet18, vgg
+from dsr.nets import (
+    alexnet,
+    convnet,
+    efficientnet,
+    lenet,
+    mlp,
+    resnet,
+    resnet18,
+    vgg,
+)
 from dsr.nets.norms import NORMS
 
 
@@ -42,6 +51,9 @@ NETWORKS: dict[str, Network] = {
     'resnet18': Network(resnet18.ResNet18, 'ResNet-18 (arXiv:1512.03385)'),
     'resnet': Network(resnet.ResNet, 'a small residual network',
                       {'depth': 8, 'width': 16}),
+    'efficientnet_lite0': Network(
+        efficientnet.EfficientNetLite0,
+        'EfficientNet-Lite0 (arXiv:1905.11946)'),
 }
 
 
@@ -83,7 +95,9 @@ def check_name(name: str) -> None:
 
 def _parse(name):
   """(line of the table, attributes that the name gives)."""
-  stem, underscore, norm = name.partition('_')
+  stem, underscore, norm = name, '', ''
+  if name not in NETWORKS:
+    stem, underscore, norm = _split(name)
   given = {}
   if depth := re.fullmatch(r'convnet(\d+)', stem):
     stem, given['depth'] = 'convnet3', int(depth[1])
@@ -96,6 +110,14 @@ def _parse(name):
     checks.one_of(f'norm of {stem}', norm, NORMS)
     given['norm'] = norm
   return network, given
+
+
+def _split(name):
+  """(network, '_', norm) of 'network_norm', whose network may have '_' too."""
+  for known in NETWORKS:
+    if name.startswith(f'{known}_'):
+      return known, '_', name.removeprefix(f'{known}_')
+  return name.partition('_')
 
 
 def _attributes(network):

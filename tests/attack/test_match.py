@@ -130,6 +130,8 @@ def test_score_finds_a_hidden_reconstruction(attack):
   np.testing.assert_allclose(score.ssim, similarity, atol=1e-10)
   assert score.mean_ssim == pytest.approx(np.mean(similarity))
   np.testing.assert_array_equal(score.by_ssim.candidate, place)
+  np.testing.assert_array_equal(score.greedy_ssim.candidate, place)
+  np.testing.assert_allclose(1 - score.greedy_ssim.distance, similarity)
 
 
 def test_one_candidate_recovers_one_image_only(attack):
@@ -149,6 +151,7 @@ def test_score_of_vectors_has_no_ssim_and_counts_strictly(rng):
   score = match.score(truth, candidates, thresholds=(0.25, 0.5, 0.6))
   assert score.recovered == {0.25: 0, 0.5: 1, 0.6: 2}
   assert score.ssim is score.by_ssim is score.mean_ssim is None
+  assert score.greedy_ssim is None
 
 
 @pytest.mark.errors

@@ -208,7 +208,7 @@ def test_build_takes_overrides():
 
 @pytest.mark.errors
 def test_bad_networks_are_refused(key):
-  with pytest.raises(ValueError, match='one of .* resnet; got .vit'):
+  with pytest.raises(ValueError, match='one of .* resnet, .*; got .vit'):
     nets.build('vit', 10)
   for name in ('convnet', 'convnet-1', 'convnet3x', '', '_batch'):
     with pytest.raises(ValueError, match='`name` must be one of mlp, convnet3'):

@@ -32,12 +32,16 @@ class Case(NamedTuple):
     kernel_fn: the architecture at infinite width; None where parameters of a
       finite network are released.
     kernel: (N, N) of the training images, float64: the one of training, or
-      that of theta_T for a standard network.
-    duals: (N, C) true ones, float64; None where they are not defined.
+      that of theta_T for a standard network; None for a pre-trained one, whose
+      Jacobian of one image has 10 times 3.4 million entries.
+    duals: (N, C) true ones, float64; None where they are not defined, or the
+      kernel is not known.
     norm_squared: of the fit in the kernel's Hilbert space; 0 for networks.
     distances: `kernel`, `frobenius` (from theta_0 to theta_T) and, for ReLU
-      MLPs, `limit` (from theta_0 to the mean over initialisations).
-    unexplained: by `shares.unexplained`; empty for infinite networks.
+      MLPs, `limit` (from theta_0 to the mean over initialisations); none of
+      them without a kernel.
+    unexplained: by `shares.unexplained`; empty for infinite networks, and
+      without a kernel.
     seconds: that the victim took.
     predict: transformed images (M, ...) -> outputs (M, C), on the host.
     ended: why training did.
@@ -46,7 +50,7 @@ class Case(NamedTuple):
   task: victims.Task
   released: Released
   kernel_fn: KernelFn | None
-  kernel: np.ndarray
+  kernel: np.ndarray | None
   duals: np.ndarray | None
   norm_squared: float
   distances: dict[str, float]
@@ -139,9 +143,12 @@ def _finite(config, own, task, public, folder) -> Case:
     released = compression.pruned(released, config.prune)
   if config.release_dtype != 'float32':
     released = compression.rounded(released, config.release_dtype)
-  kernel, distances = _kernels(victim, task.examples.x)
-  duals = None if victim.duals is None else np.asarray(victim.duals, float)
-  left = shares.unexplained(victim, task.examples.x)
+  kernel, distances, duals, left = None, {}, None, {}
+  if config.architecture != victims.PRETRAINED:
+    kernel, distances = _kernels(victim, task.examples.x)
+    left = shares.unexplained(victim, task.examples.x)
+    if victim.duals is not None:
+      duals = np.asarray(victim.duals, float)
   return Case(task, released, kernel_fn, kernel, duals, 0.0, distances, left,
               seconds, functools.partial(train.outputs, victim), victim.status)
 

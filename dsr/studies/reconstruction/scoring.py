@@ -13,12 +13,14 @@ from dsr.attack.result import Reconstruction
 from dsr.probes import intervals
 from dsr.report import figures, tables
 from dsr.runs import records
+from dsr.studies.reconstruction import victims
 from dsr.studies.reconstruction.attacks import AttackConfig
 from dsr.studies.reconstruction.cases import Case
 
 _POOL = 10_000  # Other real images that baselines see, at most.
 CLAIMED_RMSE = 0.05  # Below it a claim is true.
 _LINE_UP = 1000  # Of these, for the rank of the true image.
+_SIMILAR = 0.4  # SSIM of images that are counted as similar.
 
 # arXiv:2302.01428, from the figure in its released notebook: L2 of the i-th
 # best pair by greedy matching; 200 images, standard training at width 2048.
@@ -46,6 +48,7 @@ class Scored(NamedTuple):
     others: of as many other real images.
     num_others: how many these are: M, or all there are.
     means: (N,) RMSE to the mean of other images of the class.
+    means_ssim: (N,) SSIM with it; None without images.
     ranks: of the true images in line-ups, seen from their candidates; None
       where there are too few other images.
     chance_ranks: the same, from the other real images.
@@ -59,6 +62,7 @@ class Scored(NamedTuple):
   others: match.Score
   num_others: int
   means: np.ndarray
+  means_ssim: np.ndarray | None
   ranks: baselines.Ranks | None
   chance_ranks: baselines.Ranks | None
   table: outliers.Table | None
@@ -90,8 +94,10 @@ def score(config: AttackConfig, case: Case, candidates: np.ndarray) -> Scored:
   pool = _others(key_pool, config, case)
   num = min(len(pixels), len(pool))
   guesses, line_up = pool.x[:num], pool.x[num:num + _LINE_UP]  # Random rows.
-  others = match.score(truth, guesses, ssim=False)
-  means = baselines.class_means(truth, pool.x, case.task.train.y, pool.y)
+  others = match.score(truth, guesses)
+  to_means = lambda metric: baselines.class_means(
+      truth, pool.x, case.task.train.y, pool.y, metric=metric).distance
+  means_ssim = None if found.ssim is None else 1 - to_means('ssim')
   ranks = chance = table = correlation = None
   if len(line_up):
     ranks = baselines.expected_rank(truth, pixels, found.assigned, line_up)
@@ -103,8 +109,7 @@ def score(config: AttackConfig, case: Case, candidates: np.ndarray) -> Scored:
       correlation = outliers.rank_correlation(
           key_resample, table.dual, table.error)
   return Scored(pixels, found, others, num,
-                means.distance / math.sqrt(truth[0].size), ranks, chance,
-                table, correlation)
+                to_means('rmse'), means_ssim, ranks, chance, table, correlation)
 
 
 def _others(key, config, case):
@@ -126,12 +131,19 @@ def metrics(case: Case, scored: Scored) -> dict[str, Any]:
   out = shares('', found.rmse)
   out |= shares('others_', scored.others.rmse)
   out |= shares('means_', scored.means)
+  if found.ssim is not None:
+    for prefix, ssim in (('', _greedy_ssim(found)),
+                         ('others_', _greedy_ssim(scored.others)),
+                         ('means_', scored.means_ssim)):
+      out |= exact({f'{prefix}median_greedy_ssim': float(np.median(ssim))})
+      out[f'{prefix}greedy_ssim_{_SIMILAR:g}'] = intervals.wilson(
+          int(np.sum(ssim > _SIMILAR)), num)
   curve = found.greedy_curve
   numbers = {
       'mean_rmse': found.rmse.mean(), 'mean_ssim': found.mean_ssim,
       'greedy_l2_first': curve[0], 'greedy_l2_half': curve[num // 2],
       'greedy_l2_three_quarters': curve[3 * num // 4],
-      'kernel_distance': case.distances['kernel'],
+      'kernel_distance': case.distances.get('kernel'),
       'limit_distance': case.distances.get('limit')}
   numbers |= {f'unexplained_{name}': share
               for name, share in case.unexplained.items()}
@@ -143,6 +155,12 @@ def metrics(case: Case, scored: Scored) -> dict[str, Any]:
   if scored.correlation is not None:
     out['dual_error_correlation'] = records.metric(*scored.correlation)
   return out
+
+
+def _greedy_ssim(found: match.Score) -> np.ndarray:
+  """(N,) of pairs matched greedily by SSIM; 0 for images without one."""
+  matched = found.greedy_ssim
+  return np.where(matched.candidate >= 0, 1 - matched.distance, 0.0)
 
 
 def exact(numbers: dict[str, float | None]) -> dict[str, records.Metric]:
@@ -208,7 +226,10 @@ def arrays(case: Case, scored: Scored) -> dict[str, np.ndarray]:
       'greedy_l2': found.greedy.distance, 'nearest_l2': found.nearest.distance,
       'others_rmse': scored.others.rmse, 'means_rmse': scored.means}
   if found.ssim is not None:
-    out['ssim'] = found.ssim
+    out |= {'ssim': found.ssim, 'greedy_ssim': _greedy_ssim(found),
+            'greedy_ssim_candidate': found.greedy_ssim.candidate,
+            'others_greedy_ssim': _greedy_ssim(scored.others),
+            'means_ssim': scored.means_ssim}
   if scored.ranks is not None:
     out['rank'] = scored.ranks.rank
   if scored.table is not None:
@@ -230,22 +251,26 @@ def rows(who: str, scored: Scored) -> list[dict[str, Any]]:
 
 def drawings(config: AttackConfig, case: Case, scored: Scored,
              folder: str = '') -> dict[str, Callable]:
-  """`reconstructions.png`, `curve.png` and, with duals, `outliers.png`.
+  """`reconstructions.png`, `curve.png`, with duals `outliers.png`.
+
+  Of a pre-trained network also `similar.png`, matched as its papers do.
 
   Returns:
     File, in `folder` if that is given -> function of the path that draws it,
     for `pictures.draw`.
   """
   truth, found = case.task.train.x, scored.score
-  place = found.assigned.candidate
-  rebuilt = np.where((place >= 0)[:, None, None, None],
-                     scored.pixels[np.maximum(place, 0)], 0)
+  rebuilt = _of_images(scored, found.assigned)
   title = f'{config.dataset}, N = {len(truth)}, {config.regime}'
   todo = {'reconstructions.png': lambda path: figures.pairs(
       path, truth, rebuilt, found.rmse,
       title=f'{title}, {config.attack}: RMSE')}
   series = {config.attack: found.rmse,
             'other images': scored.others.rmse, 'class means': scored.means}
+  if config.architecture == victims.PRETRAINED:
+    todo['similar.png'] = lambda path: figures.pairs(
+        path, truth, _of_images(scored, found.greedy_ssim),
+        found.greedy_ssim.distance, title=f'{title}, {config.attack}: 1 - SSIM')
   side = math.sqrt(truth[0].size)
   published = {}
   if (values := _published(config)) is not None:
@@ -261,3 +286,10 @@ def drawings(config: AttackConfig, case: Case, scored: Scored,
         xlabel='|dual|', ylabel='RMSE', log_x=True, log_y=True,
         title=f'rank correlation {value:.2f} [{low:.2f}, {high:.2f}]')
   return {os.path.join(folder, name): make for name, make in todo.items()}
+
+
+def _of_images(scored, matched) -> np.ndarray:
+  """(N, ...) the candidate of each image, black for none."""
+  place = matched.candidate
+  return np.where((place >= 0)[:, None, None, None],
+                  scored.pixels[np.maximum(place, 0)], 0)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr import checks, data as data_lib, loop, nets, train
+from dsr.nets import pretrained
 from dsr.runs import records
 from dsr.studies.reconstruction import recipes, victim_arrays
 from dsr.train import flow
@@ -26,7 +27,8 @@ class VictimConfig:
   regime: Literal['standard', 'linearized'] = 'standard'  # How it is trained.
   # Of regime=linearized: solved at once, or by descent.
   linearized_by: Literal['closed_form', 'descent'] = 'closed_form'
-  architecture: Literal['mlp', 'convnet3', 'resnet'] = 'mlp'  # Of the victim.
+  architecture: Literal[  # Of the victim; the last comes trained on ImageNet.
+      'mlp', 'convnet3', 'resnet', 'efficientnet_lite0'] = 'mlp'
   width: int | None = None  # Units or channels; unset: 1024, 128 or 16.
   depth: int | None = None  # Layers or blocks, unset: 2, 3 or 8.
   parameterisation: Literal['standard', 'ntk'] = 'standard'  # Of the mlp.
@@ -63,6 +65,7 @@ class VictimConfig:
 
 # Flags that records may lack, and what was done before they came.
 _LATER = {'recipe': 'auto', 'plateau': 0.0, 'pretrain': 0}
+PRETRAINED = 'efficientnet_lite0'
 _ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std', 'first_scale')
 
 
@@ -74,7 +77,8 @@ class Task(NamedTuple):
     test: the whole test set, in [0, 1].
     rows: (N,) places of the training images in the dataset.
     transform: subtracts the mean of each channel over the N images, or over
-      those of `before`: who fine-tunes keeps the inputs of the first training.
+      those of `before`: who fine-tunes keeps the inputs of the first training;
+      or what a pre-trained network expects.
     examples: the training images after it, with encoded labels.
     low: (1, 1, channels) a black pixel after it.
     high: (1, 1, channels) a white pixel after it.
@@ -118,6 +122,8 @@ def check(config: VictimConfig) -> None:
     _refuse(config, _ONLY_MLP, config.architecture)
   else:
     _refuse(config, ('norm',), 'mlp')
+  if config.architecture == PRETRAINED:
+    _refuse(config, ('norm', 'width', 'depth'), PRETRAINED)
 
 
 def _refuse(config, names, what):
@@ -138,16 +144,16 @@ def prepare_victim_task(config: VictimConfig) -> Task:
 
   Raises:
     ValueError: `num_train` or `pretrain` is no multiple of the number of
-      classes or more than there is, or the dataset cannot be had.
+      classes or more than there is, or the dataset cannot be had, or its images
+      do not suit the network.
   """
   splits = data_lib.load(
       config.dataset, data_dir=config.data_dir, seed=config.seed)
   classes = splits.train.num_classes
   for name in ('num_train', 'pretrain'):
-    if getattr(config, name) % classes:
-      raise ValueError(
-          f'`{name}` must be a multiple of the {classes} classes of '
-          f'{config.dataset}, got {getattr(config, name)}.')
+    if (num := getattr(config, name)) % classes:
+      raise ValueError(f'`{name}` must be a multiple of the {classes} classes '
+                       f'of {config.dataset}, got {num}.')
   key, _ = jax.random.split(jax.random.key(config.seed))
   own, more = config.num_train // classes, config.pretrain // classes
   # Each class has a random order: the first rows are the victim's.
@@ -158,6 +164,12 @@ def prepare_victim_task(config: VictimConfig) -> Task:
   rows = drawn[:, :own].reshape(-1)
   transform = data_lib.transforms.by_name(
       'mean', others.x if more else chosen.x)
+  if config.architecture == PRETRAINED:  # The network expects its own mean.
+    if chosen.x.shape[-1] != 3:
+      raise ValueError(f'`dataset` must have images of 3 channels with '
+                       f'{PRETRAINED}, got {chosen.x.shape[1:]}.')
+    transform = data_lib.transforms.affine(
+        np.full(3, pretrained.PIXEL_MEAN), np.ones(3), 'mean')
   if classes == 2:
     style = 'sign'
   else:
@@ -180,6 +192,8 @@ def build(config: VictimConfig, num_outputs: int) -> nn.Module:
   """
   sizes = {name: getattr(config, name) for name in ('width', 'depth')}
   sizes = {name: size for name, size in sizes.items() if size is not None}
+  if config.architecture == PRETRAINED:
+    return pretrained.module(num_outputs)
   if config.architecture != 'mlp':
     return nets.build(
         config.architecture, num_outputs, norm=config.norm, **sizes)
@@ -212,6 +226,9 @@ def train_victim(
   data = task.examples
   module = build(config, data.y.shape[1])
   theta_0 = jax.jit(module.init)(key_params, data.x[:1])['params']
+  if config.architecture == PRETRAINED:  # Its readout is new.
+    theta_0 = theta_0 | jax.tree.map(
+        lambda a: jnp.asarray(a, data.x.dtype), pretrained.load().params)
   if config.first_scale != 1:
     theta_0 = theta_0 | {'hidden_0': jax.tree.map(
         lambda a: config.first_scale * a, theta_0['hidden_0'])}
