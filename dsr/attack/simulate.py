@@ -46,9 +46,9 @@ from dsr.types import Solver
 
 STARTS = ('finite', 'noise')
 LABELS = ('network', 'balanced', 'learned')
-_BEFORE = ('start_scale', 'slope', 'subspace', 'prior')  # As in `finite`.
-_LIKEWISE = ('steps', 'learning_rate', 'last_rate', 'tolerance')
-_RATE = 0.01  # Where the option asks for an automatic one.
+_BEFORE = ('start_scale', 'subspace', 'prior')  # As in `finite`.
+_LIKEWISE = ('steps', 'learning_rate', 'last_rate', 'slope', 'tolerance')
+_RATE = 0.005  # Where the option asks for an automatic one.
 _CHUNK = 10  # Steps, of seconds each, between two looks at candidates.
 
 
@@ -78,7 +78,7 @@ class Config(NamedTuple):
   """
 
   ratio: float = 1.0
-  steps: int = 300
+  steps: int = 100
   learning_rate: float = 0.0
   last_rate: float = 0.02
   start: str = 'finite'
@@ -87,7 +87,7 @@ class Config(NamedTuple):
   labels: str = 'network'
   path_steps: int = 0
   path_tolerance: float = 0.005
-  slope: float = 6.0
+  slope: float = 20.0
   subspace: bool = True
   tolerance: float = 0.0
   prior: Prior = Prior()
@@ -268,8 +268,8 @@ def reconstruct(
   if config.start == 'finite':
     folder = None if workdir is None else pathlib.Path(workdir) / 'start'
     before = finite.DEFAULT._replace(
-        steps=config.start_steps, last_slope=config.slope,
-        **{name: getattr(config, name) for name in _BEFORE})
+        steps=config.start_steps, **{
+            name: getattr(config, name) for name in _BEFORE})
     start = finite.reconstruct(
         key, released, before, workdir=folder, progress=progress).candidates
   data = prepare(key, released, config, start)

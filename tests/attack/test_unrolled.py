@@ -69,7 +69,7 @@ def test_ends_where_gradient_flow_ends(module, problem):
   train = jax.jit(
       unrolled.train, static_argnums=0, static_argnames='steps')
   gaps = []
-  for tolerance in (1.0, 0.05):
+  for tolerance in (1.0, 0.005):
     theta, errors = train(module, theta_0, *data, 6.0, steps=48,
                           path_tolerance=tolerance)
     assert errors[-1] < 1e-12
