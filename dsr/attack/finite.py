@@ -4,8 +4,10 @@ From \Delta = theta_T - theta_0 and candidates X^ with gradient features,
   L(X^) = (|\Delta|^2 - v' K^{-1} v) / |\Delta|^2,
 the squared distance of \Delta to the span of the candidates' gradients (see
 `projection`, `features`). Zero at the training set of a linearised network; of
-a trained one only nearly, since its gradients moved on the way: then features
-at theta_0 and theta_T both, with duals of their own, fit best.
+a trained one only nearly, since its gradients moved on the way. Features at
+theta_0 and theta_T both, with duals of their own, fit better then; so do those
+at more points of the line between, or their mean, for which v is the change
+f_T - f_0 itself. The way of training is no line, though: `simulate` follows it.
 
 If the first layer is dense and there are fewer images than it can tell apart,
 candidates are sought in the span of the training inputs, which its change

@@ -11,20 +11,20 @@ from dsr.train import flow
 from dsr.types import Examples
 from tests.attack import problem
 
-_QUICK = simulate.Config(steps=40, start_steps=100)
+_QUICK = simulate.Config(steps=60, start_steps=300, learning_rate=0.02)
 
 
 @pytest.fixture(scope='module')
 def trained():
   """A narrow victim of gradient flow, whose features move."""
-  data = problem.digits(6)
+  data = problem.digits(10)
   examples = Examples(jnp.asarray(data.x, jnp.float32),
                       jnp.asarray(data.y, jnp.float32))
-  module = nets.MLP(1, widths=(128,))
+  module = nets.MLP(1, widths=(256, 256))
   theta_0 = module.init(jax.random.key(7), examples.x[:1])['params']
   victim = flow.fit_flow(module, theta_0, examples)
   released = release.parameters(
-      module, victim.theta_0, victim.theta_T, num_train=6,
+      module, victim.theta_0, victim.theta_T, num_train=10,
       input_shape=(8, 8, 1), num_outputs=1, low=data.low, high=data.high)
   return data, released
 
@@ -35,14 +35,15 @@ def test_goes_on_from_the_finite_attack_to_the_images(trained, tmp_path):
   out = simulate.reconstruct(
       jax.random.key(0), released, _QUICK, progress=False, workdir=tmp_path,
       on_chunk=lambda step, x: seen.append((step, x)))
-  assert [step for step, _ in seen] == [10, 20, 30, 40]
-  assert out.candidates.shape == (6, 8, 8, 1)
-  assert out.loss < 0.2 * out.info['start_loss']
+  assert [step for step, _ in seen] == [10, 20, 30, 40, 50, 60]
+  assert out.candidates.shape == (10, 8, 8, 1)
+  assert out.loss < 0.4 * out.info['start_loss']
   assert out.info['left'] < 1e-8
-  early, late = (problem.errors(data, x) for x in (seen[0][1], out.candidates))
-  assert np.median(late) < 0.7 * np.median(early)
-  assert np.sum(late < 0.03) >= 5
-  np.testing.assert_allclose(np.abs(out.info['labels']), 1, atol=0.1)
+  error = problem.errors(data, out.candidates)
+  early = problem.errors(data, seen[0][1])  # After 10 of 60 steps.
+  assert np.median(error) < 0.75 * np.median(early)
+  assert np.sum(error < 0.03) >= 5 > np.sum(early < 0.03)
+  np.testing.assert_allclose(np.abs(out.info['labels']), 1, atol=0.3)
   again = simulate.reconstruct(
       jax.random.key(0), released, _QUICK, progress=False, workdir=tmp_path)
   np.testing.assert_array_equal(again.candidates, out.candidates)
@@ -73,7 +74,7 @@ def test_bad_input(trained):
   for change, message in (
       ({'ratio': 0.0}, '`ratio`'), ({'steps': 0}, '`steps`'),
       ({'start': 'truth'}, '`start`'), ({'labels': 'x'}, '`labels`'),
-      ({'ratio': 0.5, 'labels': 'balanced'}, '`labels`'),
+      ({'ratio': 0.3, 'labels': 'balanced'}, '`labels`'),
       ({'path_steps': 2}, '`path_steps`'), ({'slope': 0.0}, '`slope`'),
       ({'path_tolerance': 0.0}, '`path_tolerance`'),
       ({'prior': Prior(box=-1.0)}, '`box`')):
