@@ -10,10 +10,11 @@ in convolutional networks, no few sets of them explain the change (see
 `finite`), while training on the true images does.
 
 Here training is gradient flow on the mean squared error, by a few tens of
-exponential steps (`unrolled`): what descent becomes at small rates, with or
-without momentum. So the threat is that of `finite`, and that the victim fitted
-its images at a calm rate; no rate and no number of steps need be known. The
-published attack unrolls the victim's own steps of SGD instead.
+exponential steps (`unrolled`): what descent becomes at small rates. So the
+attacker knows what `finite` needs, and that the victim fitted its images in
+that way; no rate and no number of steps. The published attack unrolls the
+victim's own steps of SGD. It goes on from another attack: from noise, and for
+convolutional networks, it has not found images yet.
 
 Axes: M candidates, C outputs. M is N, for what training does depends on it.
 """
@@ -29,13 +30,7 @@ import numpy as np
 import optax
 
 from dsr import checks, numerics
-from dsr.attack import (
-    coordinates,
-    finite,
-    prior as prior_lib,
-    starts,
-    unrolled,
-)
+from dsr.attack import coordinates, finite, prior as prior_lib, starts, unrolled
 from dsr.attack.drive import drive
 from dsr.attack.features import smoothed_relu
 from dsr.attack.ntk_limit import num_candidates
@@ -136,12 +131,11 @@ def check(released: Released, config: Config) -> None:
   checks.one_of('start', config.start, STARTS)
   checks.at_least('start_steps', config.start_steps, 1)
   checks.one_of('labels', config.labels, LABELS)
-  if config.labels == 'balanced':
-    num = num_candidates(released, config.ratio)
-    classes = max(2, released.num_outputs)
-    if num % classes:
-      raise ValueError(f'`labels` can be balanced with a multiple of {classes} '
-                       f'candidates, got {num}.')
+  num = num_candidates(released, config.ratio)
+  classes = max(2, released.num_outputs)
+  if config.labels == 'balanced' and num % classes:
+    raise ValueError(f'`labels` can be balanced with a multiple of {classes} '
+                     f'candidates, got {num}.')
   if config.path_steps:
     checks.at_least('path_steps', config.path_steps, unrolled.CLOSING + 1)
   checks.positive('path_tolerance', config.path_tolerance)
@@ -170,15 +164,9 @@ def _simulate(module, shape, path_steps, config, prior_of):
     x = data.within.inputs(place, shape)
     if config.labels == 'network':
       labels = network.apply({'params': data.theta_T}, x)
-    elif config.labels == 'balanced':
-      labels = data.labels
-    theta, errors = unrolled.train(
-        module, data.theta_0, x, labels, config.slope, steps=path_steps,
-        path_tolerance=config.path_tolerance)
-    gap = jax.tree.map(jnp.subtract, theta, data.theta_T)
-    loss = numerics.tree_dot(gap, gap) / data.norm_squared
-    return (loss + prior_lib.penalty(config.prior, prior_of, x),
-            (loss, errors[-1]))
+    loss, left = _evaluate(module, data, x, labels, config.slope, path_steps,
+                           config.path_tolerance)
+    return (loss + prior_lib.penalty(config.prior, prior_of, x), (loss, left))
 
   @numerics.exact
   def step(state: State, data: Data) -> tuple[State, Info]:
@@ -188,7 +176,9 @@ def _simulate(module, shape, path_steps, config, prior_of):
     updates, opt_state = optimizer(state.place).update(
         gradient, state.opt_state)
     place = state.place + updates[0]
-    labels = state.labels + updates[1]  # 0 unless they are learned.
+    labels = state.labels
+    if config.labels == 'learned':
+      labels += updates[1]
     x = data.within.inputs(place, shape)
     if config.prior.project:
       x = prior_lib.project(config.prior, prior_of, x)
@@ -232,7 +222,7 @@ def prepare(
     place = within.places(
         jnp.asarray(starts.distinct(start, released, num), dtype))
   x = within.inputs(place, released.input_shape)
-  labels = jax.jit(released.module.apply)({'params': theta_T}, x)
+  labels = _outputs(released.module, theta_T, x)
   if config.labels == 'balanced':
     labels = jnp.asarray(starts.balanced(np.asarray(labels)), dtype)
   return Data(theta_0, theta_T, norm, within, place, labels)
@@ -267,9 +257,8 @@ def reconstruct(
   start = None
   if config.start == 'finite':
     folder = None if workdir is None else pathlib.Path(workdir) / 'start'
-    before = finite.DEFAULT._replace(
-        steps=config.start_steps, **{
-            name: getattr(config, name) for name in _BEFORE})
+    before = finite.DEFAULT._replace(steps=config.start_steps, **{
+        name: getattr(config, name) for name in _BEFORE})
     start = finite.reconstruct(
         key, released, before, workdir=folder, progress=progress).candidates
   data = prepare(key, released, config, start)
@@ -283,14 +272,30 @@ def reconstruct(
       key, solver, data, steps=config.steps, name='simulate', workdir=workdir,
       chunk=_CHUNK, progress=progress, tolerance=config.tolerance or None,
       fingerprint=repr(config), on_chunk=on_chunk)
-  state = driven.state
-  _, last = jax.jit(solver.step)(state, data)  # Of the last candidates.
-  labels = state.labels
+  x, labels = driven.state.x, driven.state.labels
   if config.labels == 'network':
-    labels = jax.jit(released.module.apply)({'params': data.theta_T}, state.x)
+    labels = _outputs(released.module, data.theta_T, x)
+  loss, left = _evaluate(released.module, data, x, labels, config.slope,
+                         path_steps, config.path_tolerance)
+  info = {'labels': np.asarray(labels), 'left': float(left), 'subspace':
+          data.within.dim(0), 'start_loss': float(driven.curve[0])}
   return Reconstruction(
-      np.asarray(state.x), np.full(labels.shape, np.nan), float(last.loss),
-      driven.curve, driven.status, {
-          'labels': np.asarray(labels), 'left': float(last.left),
-          'start_loss': float(driven.curve[0]),
-          'subspace': data.within.dim(0)})
+      np.asarray(x), np.full(labels.shape, np.nan), float(loss), driven.curve,
+      driven.status, info)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@numerics.exact
+def _outputs(module, theta, x):
+  return module.apply({'params': theta}, x)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+@numerics.exact
+def _evaluate(module, data, x, labels, slope, steps, path_tolerance):
+  """(relative loss, error of fit) of candidates, without a gradient."""
+  theta, errors = unrolled.train(
+      module, data.theta_0, x, labels, slope, steps=steps,
+      path_tolerance=path_tolerance)
+  gap = jax.tree.map(jnp.subtract, theta, data.theta_T)
+  return numerics.tree_dot(gap, gap) / data.norm_squared, errors[-1]
