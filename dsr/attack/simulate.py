@@ -11,10 +11,9 @@ in convolutional networks, no few sets of them explain the change (see
 
 Here training is gradient flow on the mean squared error, by a few tens of
 exponential steps (`unrolled`): what descent becomes at small rates. So the
-attacker knows what `finite` needs, and that the victim fitted its images in
-that way; no rate and no number of steps. The published attack unrolls the
-victim's own steps of SGD. It goes on from another attack: from noise, and for
-convolutional networks, it has not found images yet.
+attacker knows what `finite` needs, and that the victim fitted so, but no rate
+and no number of steps. The published attack unrolls the victim's own steps.
+It sharpens what `finite` finds; from noise it has not found an image yet.
 
 Axes: M candidates, C outputs. M is N, for what training does depends on it.
 """
@@ -66,8 +65,7 @@ class Config(NamedTuple):
       first candidates to their end, and takes a quarter more.
     path_tolerance: of their length, see `unrolled.train`.
     slope: of the smoothed ReLU, 1 / pre-activation.
-    subspace: whether to search in the span of the first layer's change, where
-      that is possible.
+    subspace: whether to search in the span of the first layer's change.
     tolerance: relative loss at which to stop.
     prior: penalties, in units of |Delta|^2.
   """
