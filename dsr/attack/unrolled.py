@@ -71,6 +71,7 @@ def train(
     unit = 1 / still(jnp.trace(kernel))
     length = jnp.where(length > 0, factor * length, _FIRST * unit)
     length = jnp.where(closing, _LAST * unit, length)
+    length = jnp.minimum(length, _LAST * unit)  # At rest it would overflow.
     a = decayed(kernel, r.reshape(-1), length)
     foreseen = still(out + numerics.matmul(kernel, a).reshape(out.shape))
     theta = jax.tree.map(jnp.add, theta, pull(a.reshape(out.shape)))

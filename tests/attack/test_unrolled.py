@@ -78,6 +78,18 @@ def test_ends_where_gradient_flow_ends(module, problem):
   assert gaps[1] < 0.5 * gaps[0]
 
 
+def test_rests_for_any_number_of_steps(problem):
+  key, data = problem
+  data = jax.tree.map(lambda a: a.astype(jnp.float32), data)
+  module = nets.MLP(2, widths=(32,))
+  theta_0 = module.init(key, data.x[:1])['params']
+  theta, errors = jax.jit(
+      unrolled.train, static_argnums=0, static_argnames='steps')(
+          module, theta_0, *data, 6.0, steps=120, path_tolerance=0.1)
+  assert errors[-1] < 1e-9
+  assert all(jnp.isfinite(a).all() for a in jax.tree.leaves(theta))
+
+
 def test_the_gradient_is_that_of_a_linear_model(problem):
   key, data = problem
   module = nets.MLP(2, widths=())
