@@ -17,6 +17,7 @@ from dsr.attack import (
     ntk_limit,
     published,
     release,
+    simulate,
 )
 from dsr.distill import distances, dm, kip, label_solve, rkip, support, targets
 from dsr.kernels import distance, empirical
@@ -213,6 +214,9 @@ def test_victims_of_vague_networks_and_attacks_on_them(key):
         input_shape=(8, 8, 1), num_outputs=2, low=data.low, high=data.high,
         linearised=False)
     finite.reconstruct(key, released, finite.Config(steps=2), progress=False)
+    simulate.reconstruct(
+        key, released, simulate.Config(steps=2, start='noise', path_steps=4),
+        progress=False)
     published.reconstruct(
         key, released, published.Config(steps=2), progress=False)
     kkt.reconstruct(key, released, kkt.Config(

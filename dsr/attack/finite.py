@@ -4,8 +4,10 @@ From \Delta = theta_T - theta_0 and candidates X^ with gradient features,
   L(X^) = (|\Delta|^2 - v' K^{-1} v) / |\Delta|^2,
 the squared distance of \Delta to the span of the candidates' gradients (see
 `projection`, `features`). Zero at the training set of a linearised network; of
-a trained one only nearly, since its gradients moved on the way: then features
-at theta_0 and theta_T both, with duals of their own, fit best.
+a trained one only nearly, since its gradients moved on the way. Features at
+theta_0 and theta_T both, with duals of their own, fit better then; so do those
+at more points of the line between, or their mean, for which v is the change
+f_T - f_0 itself. The way of training is no line, though: `simulate` follows it.
 
 If the first layer is dense and there are fewer images than it can tell apart,
 candidates are sought in the span of the training inputs, which its change
@@ -27,7 +29,7 @@ import numpy as np
 import optax
 
 from dsr import linalg, numerics
-from dsr.attack import features, prior as prior_lib, projection, span
+from dsr.attack import coordinates, features, prior as prior_lib, projection
 from dsr.attack.drive import drive
 from dsr.attack.finite_config import DEFAULT, GRADIENTS, Config, check
 from dsr.attack.ntk_limit import num_candidates
@@ -41,13 +43,12 @@ __all__ = ['DEFAULT', 'GRADIENTS', 'Config', 'Data', 'Info', 'State', 'check',
 
 
 class Data(NamedTuple):
-  """What the steps read: parameters, and the affine map of coordinates."""
+  """What the steps read: parameters, and where candidates are sought."""
 
   thetas: list[PyTree]
   delta: PyTree
   norm_squared: Float[Array, '']
-  origin: Float[Array, 'D'] | None
-  axes: Float[Array, 'K D'] | None
+  within: coordinates.Coordinates
 
 
 class State(NamedTuple):
@@ -77,36 +78,21 @@ def prepare(released: Released, config: Config) -> Data:
   norm = numerics.tree_dot(delta, delta)
   if not norm > 0:
     raise ValueError('`theta_T` must differ from theta_0.')
-  kind = config.gradients
+  at = lambda s: jax.tree.map(lambda a, d: a + s * d, released.theta_0, delta)
+  return Data(
+      [at(s) for s in _places(released, config)], delta, norm, coordinates.of(
+          released, subspace=config.subspace,
+          dtype=jax.tree.leaves(delta)[0].dtype))
+
+
+def _places(released, config) -> list[float]:
+  """Where on the line from theta_0, 0, to theta_T, 1, features are taken."""
+  kind, num = config.gradients, config.points
   if kind == 'auto':
     kind = 'initial' if released.linearised else 'both'
-  thetas = {'initial': [released.theta_0], 'final': [released.theta_T],
-            'both': [released.theta_0, released.theta_T]}[kind]
-  thetas = jax.tree.map(jnp.asarray, thetas)
-  origin, axes = None, None
-  if config.subspace and _has_span(released):
-    dtype = jax.tree.leaves(thetas)[0].dtype
-    origin, axes = (jnp.asarray(a, dtype) for a in _affine(released))
-  return Data(thetas, delta, norm, origin, axes)
-
-
-def _has_span(released) -> bool:
-  module = released.module
-  return (isinstance(module, MLP) and bool(module.widths) and 1 <
-          released.num_train < min(released.size, module.widths[0]))
-
-
-def _affine(released):
-  """(origin (D,), orthonormal axes (K, D)) of the inputs within the span."""
-  factors = span.span(released)
-  basis = factors.basis
-  if not factors.biased:
-    return np.zeros(released.size), basis.T
-  last = basis[-1]
-  origin = (basis @ last / (last @ last))[:-1]
-  within = np.linalg.svd(last[None])[2][1:]  # z with [.; 0] = U z.
-  axes = np.linalg.qr((basis @ within.T)[:-1])[0].T
-  return origin - axes.T @ (axes @ origin), axes
+  return {'initial': [0.0], 'final': [1.0], 'both': [0.0, 1.0],
+          'path': [i / (num - 1) for i in range(num)],
+          'mean': [(i + 0.5) / num for i in range(num)]}[kind]
 
 
 @functools.lru_cache(maxsize=16)
@@ -117,27 +103,23 @@ def _finite(module, shape, num, config, prior_of):
   def init(key, data: Data) -> State:
     size = int(np.prod(shape))
     dtype = jax.tree.leaves(data.delta)[0].dtype
-    inside = data.axes is not None
-    dim = data.axes.shape[0] if inside else size
+    dim = data.within.dim(size)
     # As long as noise of that deviation in all pixels.
     scale = config.start_scale * (size / dim) ** 0.5
     place = scale * jax.random.normal(key, (num, dim), dtype)
-    return State(candidates(place, data), place, optimizer(size / dim).init(
-        place), jnp.zeros((), jnp.int32))
+    return State(
+        data.within.inputs(place, shape), place,
+        optimizer(size / dim).init(place), jnp.zeros((), jnp.int32))
 
   def optimizer(stretch):
     return optax.adam(optax.cosine_decay_schedule(
         rate or 0.02 * stretch**0.5, config.steps, alpha=config.last_rate))
 
-  def candidates(place, data):
-    if data.axes is not None:
-      place = data.origin[None] + numerics.matmul(place, data.axes)
-    return place.reshape(len(place), *shape)
-
   def loss_fn(place, data, slope):
-    x = candidates(place, data)
+    x = data.within.inputs(place, shape)
     at = explain(
-        module, data, x, slope, config.jitter, batch=config.batch)
+        module, data, x, slope, config.jitter, batch=config.batch,
+        average=config.gradients == 'mean')
     loss = 1 - at.explained / data.norm_squared
     loss += prior_lib.penalty(config.prior, prior_of, x)
     if config.sparsity:
@@ -155,12 +137,10 @@ def _finite(module, shape, num, config, prior_of):
         state.x[0].size / state.place.shape[1]).update(
             gradient, state.opt_state, state.place)
     place = state.place + updates
-    x = candidates(place, data)
+    x = data.within.inputs(place, shape)
     if config.prior.project:
       x = prior_lib.project(config.prior, prior_of, x)
-      place = x.reshape(len(x), -1)
-      if data.axes is not None:
-        place = numerics.matmul(place - data.origin[None], data.axes.T)
+      place = data.within.places(x)
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(place))
     return State(x, place, opt_state, state.step + 1), Info(loss, finite)
 
@@ -171,8 +151,8 @@ def _finite(module, shape, num, config, prior_of):
 def explain(
     module: Any, data: Data, x: Float[Array, 'M ...'],
     slope: float | Float[Array, ''], jitter: float, *,
-    batch: int | None = None) -> projection.Projection:
-  """The best duals of `x`; stacked over parameters, if features are at both.
+    batch: int | None = None, average: bool = False) -> projection.Projection:
+  """The best duals of `x`, stacked over parameters if there are several.
 
   Args:
     module: the architecture.
@@ -181,6 +161,7 @@ def explain(
     slope: of the smoothed ReLU, 1 / pre-activation.
     jitter: see `Config`.
     batch: see `Config`.
+    average: whether features are averaged over parameters, not stacked.
   """
   if isinstance(module, MLP):
     k, v = features.kernel_of_mlp(
@@ -189,17 +170,13 @@ def explain(
     smooth = module.clone(activation=features.smoothed_relu(slope))
     apply_fn = lambda p, x: smooth.apply({'params': p}, x)
     k, v = features.of_any(apply_fn, data.thetas, data.delta, x, batch=batch)
+  if average:  # <\sum_s \phi_s, \sum_t \phi_t> / S^2, and likewise v.
+    sets, num = len(data.thetas), len(x)
+    k = k.reshape(sets, num, sets, num, *k.shape[2:]).mean((0, 2))
+    v = v.reshape(sets, num, -1).mean(0)
   if v.shape[1] == 1:
     return projection.project(k[:, :, 0, 0], v, jitter=jitter)
   return projection.project_full(k, v, jitter=jitter)
-
-
-class _Range(NamedTuple):
-  """The hashable part of a release that penalties read."""
-
-  input_shape: tuple[int, ...]
-  low: tuple
-  high: tuple
 
 
 def reconstruct(
@@ -217,8 +194,8 @@ def reconstruct(
     on_chunk: (step, candidates) -> None, or True to stop.
 
   Returns:
-    All M candidates, those of the largest gain first; with 'both', duals are
-    summed over the two sets and gains too. `info` has `gains` (M,), `labels`
+    All M candidates, those of the largest gain first; duals and gains are
+    summed over the sets of parameters. `info` has `gains` (M,), `labels`
     (M, C), the change of each output that the linearised network makes, and
     `subspace`, the dimension searched, 0 if all of it.
 
@@ -228,21 +205,21 @@ def reconstruct(
   """
   data = prepare(released, config)
   num = num_candidates(released, config.ratio or 2.0)
-  prior_of = _Range(released.input_shape, _nested(released.low),
-                    _nested(released.high))
-  solver = _finite(released.module, released.input_shape, num, config, prior_of)
+  solver = _finite(released.module, released.input_shape, num, config,
+                   prior_lib.bounds(released))
   driven = drive(
       key, solver, data, steps=config.steps, name='finite',
       num_seeds=config.num_seeds, workdir=workdir, progress=progress,
       tolerance=config.tolerance or None, fingerprint=repr(config),
       on_chunk=on_chunk)
   x = driven.state.x
-  at = jax.jit(explain, static_argnums=(0, 3, 4), static_argnames='batch')(
+  at = jax.jit(explain, static_argnums=(0, 3, 4),
+               static_argnames=('batch', 'average'))(
       released.module, data, x, config.last_slope, config.jitter,
-      batch=config.batch)
+      batch=config.batch, average=config.gradients == 'mean')
   loss = float(1 - at.explained / data.norm_squared)
   # Sums over the sets of parameters, and for gains over outputs.
-  per_row = at.duals.reshape(len(data.thetas), num, -1)
+  per_row = at.duals.reshape(-1, num, released.num_outputs)
   duals = np.asarray(per_row.sum(axis=0))
   inverse = linalg.diag_inverse(at.factor)
   gains = np.asarray(jnp.sum(
@@ -254,10 +231,4 @@ def reconstruct(
       np.asarray(x)[order], duals[order], loss, driven.curve, driven.status,
       {'gains': gains[order], 'labels': labels[order],
        'seed_losses': driven.losses,
-       'subspace': 0 if data.axes is None else len(data.axes)})
-
-
-def _nested(end):
-  """An array as nested tuples, which hash."""
-  end = np.asarray(end)
-  return tuple(map(_nested, end)) if end.ndim else float(end)
+       'subspace': data.within.dim(0)})

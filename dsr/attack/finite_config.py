@@ -6,7 +6,7 @@ from dsr.attack import prior as prior_lib
 from dsr.attack.prior import Prior
 from dsr.attack.release import Released
 
-GRADIENTS = ('auto', 'initial', 'final', 'both')
+GRADIENTS = ('auto', 'initial', 'final', 'both', 'path', 'mean')
 
 
 class Config(NamedTuple):
@@ -18,8 +18,12 @@ class Config(NamedTuple):
     learning_rate: of Adam at the start, in units of a pixel; 0 is automatic.
     last_rate: at the end, as a share of it.
     start_scale: standard deviation of the noise that candidates start from.
-    gradients: where features are taken: 'initial', 'final', 'both', or 'auto'
-      for 'initial' with linearised networks and 'both' with others.
+    gradients: where features are taken: 'initial', 'final', 'both'; 'path' for
+      `points` places on the line from theta_0 to theta_T, ends included, with
+      duals of their own; 'mean' for their mean over the middles of `points`
+      parts of that line, with one dual; or 'auto' for 'initial' with linearised
+      networks and 'both' with others.
+    points: of 'path' and 'mean'; cost and, with 'path', memory grow with it.
     slope: of the smoothed ReLU at the start, 1 / pre-activation.
     last_slope: at the end, on a geometric way.
     subspace: whether to search in the span of the first layer's change, where
@@ -40,6 +44,7 @@ class Config(NamedTuple):
   last_rate: float = 0.02
   start_scale: float = 0.2
   gradients: str = 'auto'
+  points: int = 5
   slope: float = 6.0
   last_slope: float = 6.0
   subspace: bool = True
@@ -68,6 +73,7 @@ def check(released: Released, config: Config) -> None:
   if released.linearised and config.gradients not in ('auto', 'initial'):
     raise ValueError("`gradients` must be 'initial' or 'auto' for a linearised "
                      f'network, got {config.gradients!r}.')
+  checks.at_least('points', config.points, 2)
   checks.positive('slope', config.slope)
   checks.positive('last_slope', config.last_slope)
   checks.positive('jitter', config.jitter)

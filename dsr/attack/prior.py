@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from dsr import checks
 from dsr.attack.release import Released
@@ -47,6 +48,20 @@ class Range(Protocol):
 
   @property
   def high(self) -> Any: ...
+
+
+class Bounds(NamedTuple):
+  """A `Range` that hashes, so that solvers can be kept by it."""
+
+  input_shape: tuple[int, ...]
+  low: Any
+  high: Any
+
+
+def bounds(released: Range) -> Bounds:
+  """The pixel range of `released`, ends as numbers or nested tuples."""
+  return Bounds(tuple(released.input_shape), _nested(released.low),
+                _nested(released.high))
 
 
 def check(prior: Prior, released: Released) -> None:
@@ -86,6 +101,11 @@ def project(
     return x
   low, high = _range(released, x.dtype)
   return jnp.clip(x, low[None], high[None])
+
+
+def _nested(end):
+  end = np.asarray(end)
+  return tuple(map(_nested, end)) if end.ndim else float(end)
 
 
 def _range(released, dtype):

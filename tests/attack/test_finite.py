@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dsr import nets
-from dsr.attack import finite
+from dsr.attack import finite, release
 from dsr.attack.prior import Prior
 from tests.attack import problem
 
@@ -55,6 +55,35 @@ def test_gradients_at_both_ends_explain_a_trained_network_best():
   out = _attack(released)
   assert out.duals.shape == (20, 1)
   assert np.sum(problem.errors(data, out.candidates) < 0.15) >= 6
+
+
+def test_features_along_the_line_are_stacked_or_averaged():
+  data = problem.digits(4)
+  module = nets.MLP(1, widths=(32,))
+  x = jnp.asarray(data.x, jnp.float32)
+  init = jax.jit(module.init)
+  theta_0, theta_T = (
+      init(jax.random.key(i), x[:1])['params'] for i in range(2))
+  released = release.parameters(
+      module, theta_0, theta_T, num_train=4, input_shape=(8, 8, 1),
+      num_outputs=1, low=data.low, high=data.high)
+
+  def explained(kind, points):
+    config = _QUICK._replace(gradients=kind, points=points, subspace=False)
+    given = finite.prepare(released, config)
+    at = jax.jit(finite.explain, static_argnums=(0, 3, 4),
+                 static_argnames='average')
+    return at(module, given, x, 6.0, 1e-9, average=kind == 'mean')
+
+  ends, line, mean = (explained('both', 2), explained('path', 2),
+                      explained('mean', 50))
+  np.testing.assert_allclose(line.duals, ends.duals, rtol=1e-3, atol=1e-5)
+  # The mean of <df/dtheta, Delta> over the line is what f changes by.
+  after, before = (
+      module.apply({'params': theta}, x) for theta in (theta_T, theta_0))
+  np.testing.assert_allclose(
+      mean.factor.k @ mean.duals, after - before, atol=0.05)
+  assert mean.explained < explained('path', 5).explained
 
 
 @pytest.mark.slow
@@ -107,6 +136,7 @@ def test_bad_input(linear):
   for change, message in (
       ({'ratio': -1.0}, '`ratio`'), ({'steps': 0}, '`steps`'),
       ({'gradients': 'final'}, '`gradients`'), ({'slope': 0.0}, '`slope`'),
+      ({'points': 1}, '`points`'),
       ({'batch': 0}, '`batch`'),
       ({'prior': Prior(variation=-1.0)}, '`variation`')):
     with pytest.raises(ValueError, match=message):

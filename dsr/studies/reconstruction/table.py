@@ -5,7 +5,14 @@ Flags, `--help`, comparisons and error messages read it.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from dsr.attack import finite, first_layer, kkt, ntk_limit, published
+from dsr.attack import (
+  finite,
+  first_layer,
+  kkt,
+  ntk_limit,
+  published,
+  simulate,
+)
 from dsr.attack.result import Reconstruction
 
 
@@ -57,6 +64,9 @@ ATTACKS: dict[str, Attack] = {
     'finite': Attack(
         finite.reconstruct, finite.Config,
         'matches gradients, the duals eliminated; any network'),
+    'simulate': Attack(
+        simulate.reconstruct, simulate.Config,
+        'trains on its candidates, from where `finite` ends (SimuDy)'),
     'first_layer': Attack(
         first_layer.reconstruct, first_layer.Config,
         'factorises the change of a dense first layer'),
