@@ -9,7 +9,7 @@ import numpy as np
 from dsr.attack.release import Released
 from dsr.types import Status
 
-CLAIM = 0.9  # Of `Reconstruction.confidence`.
+CLAIM = 0.95  # Of `Reconstruction.confidence`.
 
 
 class Reconstruction(NamedTuple):

@@ -23,10 +23,11 @@ class Read(NamedTuple):
   Attributes:
     x: inputs.
     zeros: share of the units at which an input's row is 0.
-    agreement: share of the units at which its row is 0 or not as the input
-      itself makes one expect: 0 where it is inactive both before and after
-      training, not 0 where it is active both times; other units do not count.
-      An error of x by an angle of a rad costs about a / pi of it.
+    agreement: share of the units that the input itself makes active, before
+      and after training, at which its row is not 0. x comes from all other
+      rows, so that this tests it: an error by an angle of a rad costs about
+      a / pi, and an image of no relation leaves the row's zeros, a third and
+      more.
     rows: t of each, without copies.
   """
 
@@ -125,10 +126,9 @@ def agreement(
     factors: Span) -> Float[np.ndarray, 'M']:
   """See `Read`: of rows t and places z, in any order that pairs them."""
   level = np.einsum('mn,anw->amw', places, factors.maps)
-  active, inactive = (level > 0).all(axis=0), (level < 0).all(axis=0)
-  zero = _is_zero(rows, factors)
-  right = (active & ~zero).sum(axis=1) + (inactive & zero).sum(axis=1)
-  return right / np.maximum((active | inactive).sum(axis=1), 1)
+  active = (level > 0).all(axis=0)
+  right = (active & ~_is_zero(rows, factors)).sum(axis=1)
+  return right / np.maximum(active.sum(axis=1), 1)
 
 
 def _places(rows, factors) -> Float[np.ndarray, 'M N']:
