@@ -74,7 +74,7 @@ def restored(released: Released) -> Released:
   stack = lambda layer: np.concatenate([
       np.atleast_2d(np.asarray(layer[name], np.float64)) for name in names])
   old, new = stack(before), stack(after)
-  if released.num_train >= min(old.shape):
+  if released.num_train >= min(old.shape) or np.array_equal(old, new):
     return released
   weights = _weights(old, new, released)
   found = fit(old, new, weights, rank=released.num_train)

@@ -57,22 +57,21 @@ class Attack(NamedTuple):
 ATTACKS: dict[str, Attack] = {
     'ntk_limit': Attack(
         ntk_limit.reconstruct, ntk_limit.Config,
-        'of values alone, by the kernel of the infinitely wide network, whose '
-        'own images it finds exactly (arXiv:2302.01428)',
+        'of values alone; exact at infinite width (arXiv:2302.01428)',
         threats=('query', 'outputs'), limit_threats=('query', 'parameters'),
         finite=ntk_limit.FINITE),
     'finite': Attack(
         finite.reconstruct, finite.Config,
         'matches gradients, the duals eliminated; any network'),
-    'simulate': Attack(
-        simulate.reconstruct, simulate.Config,
-        'trains on its candidates, from where `finite` ends (SimuDy)'),
     'first_layer': Attack(
         first_layer.reconstruct, first_layer.Config,
         'factorises the change of a dense first layer'),
     'published': Attack(
         published.reconstruct, published.Config,
         'the algorithm of arXiv:2302.01428, as it was published'),
+    'simulate': Attack(
+        simulate.reconstruct, simulate.Config,
+        'trains on its candidates, from where `finite` ends (SimuDy)'),
     'kkt': Attack(
         kkt.reconstruct, kkt.Config,
         'of the trained parameters alone (arXiv:2206.07758)',
