@@ -263,6 +263,23 @@ def test_gradient_flow_ends_at_ridge_regression():
       grad(by_flow, data.x), grad(by_solve, data.x), rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize('num', [1, 3, N])
+def test_an_array_of_times_adds_an_axis(num):
+  """As many times as examples once met the eigenvalues one by one."""
+  data, x_test = _data()
+  f0 = {'f0_x': jnp.ones((M, C)), 'f0_train': 2 * jnp.ones((N, C))}
+  flow = krr.gradient_flow(GAUSSIAN, data, ridge=1e-2)
+  times = np.append(np.linspace(0, 3, num)[1:], np.inf)
+  paths = flow(x_test, times, **f0)
+  assert paths.shape == (num, M, C)
+  for path, dual, t in zip(paths, flow.dual(jnp.asarray(times)), times):
+    np.testing.assert_allclose(path, flow(x_test, t, **f0), rtol=1e-9)
+    np.testing.assert_allclose(dual, flow.dual(t), rtol=1e-9)
+  np.testing.assert_array_equal(flow(x_test), flow(x_test, np.inf))
+  with pytest.raises(ValueError, match='`t` must not be negative'):
+    flow(x_test, np.asarray([1.0, -1.0]))
+
+
 def test_accuracy_and_mse():
   outputs = jnp.asarray([[1.0, 0.0], [0.2, 0.3], [jnp.nan, 5.0], [2.0, 1.0]])
   # The row with NaN is of the class that argmax names: NaN, or 5.0.

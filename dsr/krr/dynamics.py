@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from dsr import checks, numerics
 from dsr.types import Examples, KernelFn
@@ -53,14 +54,16 @@ class GradientFlow:
   shift: Any
 
   def __call__(
-      self, x: Float[Array, 'M ...'], t: float | Float[Array, ''], *,
+      self, x: Float[Array, 'M ...'],
+      t: float | Float[np.ndarray | Array, '*T'] | None = None, *,
       f0_x: Float[Array, 'M C'] | None = None,
-      f0_train: Float[Array, 'N C'] | None = None) -> Float[Array, 'M C']:
-    """f_t(x), (M, C), in the kernel's dtype.
+      f0_train: Float[Array, 'N C'] | None = None) -> Float[Array, '*T M C']:
+    """f_t(x), (M, C), in the kernel's dtype; for times (T,) it is (T, M, C).
 
     Args:
       x: (M, ...) inputs.
-      t: time >= 0 in units of the learning rate; may be infinity.
+      t: time >= 0 in units of the learning rate, or an array of such; may be
+        infinity, which None means.
       f0_x: (M, C) outputs at time 0; None, with `f0_train`, means 0.
       f0_train: (N, C) outputs at time 0 on the training inputs.
 
@@ -77,13 +80,15 @@ class GradientFlow:
     if f0_x is None:
       return change
     checks.targets('f0_x', f0_x, rows=x.shape[0])
-    return change + f0_x.astype(k.dtype)
+    start = f0_x.astype(k.dtype)
+    return change + start.reshape((1,) * (change.ndim - 2) + start.shape)
 
   def dual(
-      self, t: float | Float[Array, ''], *,
-      f0_train: Float[Array, 'N C'] | None = None) -> Float[Array, 'N C']:
+      self, t: float | Float[np.ndarray | Array, '*T'] | None = None, *,
+      f0_train: Float[Array, 'N C'] | None = None) -> Float[Array, '*T N C']:
     """alpha_t with f_t(x) = f_0(x) + K(x, X) alpha_t; arguments as above."""
-    if not isinstance(t, jax.Array) and not t >= 0:
+    t = jnp.inf if t is None else t
+    if not isinstance(t, jax.Array) and not np.all(np.asarray(t) >= 0):
       raise ValueError(f'`t` must not be negative, got {t!r}.')
     target = self.y.astype(self.values.dtype)
     if f0_train is not None:
@@ -95,12 +100,16 @@ class GradientFlow:
     limit = n * jnp.finfo(self.values.dtype).eps * self.values[-1]
     known = self.values + self.shift > limit
     a = jnp.where(known, self.values + self.shift, 1)
+    # Times come first: an axis of their own, whatever their number.
+    t = jnp.asarray(t, a.dtype)[..., None]
+    a, known = (v.reshape((1,) * (t.ndim - 1) + (n,)) for v in (a, known))
     # Infinity apart, where the derivative would be 0 times infinity.
     end = jnp.isinf(t)
     learned = jnp.where(end, 1, -jnp.expm1(-a * (jnp.where(end, 0, t) / n)))
     rate = jnp.where(known, learned / a, 0)
     spectral = numerics.matmul(self.vectors.T, target)
-    return numerics.matmul(self.vectors, rate[:, None] * spectral)
+    spectral = spectral.reshape((1,) * (t.ndim - 1) + spectral.shape)
+    return numerics.matmul(self.vectors, rate[..., None] * spectral)
 
 
 def gradient_flow(
@@ -117,7 +126,8 @@ def gradient_flow(
     ridge: \lambda >= 0, relative to tr(K)/N.
 
   Returns:
-    A predictor (x (M, ...), t, *, f0_x=None, f0_train=None) -> (M, C).
+    A predictor (x (M, ...), t=None, *, f0_x=None, f0_train=None) -> (M, C),
+    or (T, M, C) at times (T,).
 
   Raises:
     ValueError: `data` is misshapen or `ridge` is negative.
