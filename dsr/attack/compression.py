@@ -25,12 +25,12 @@ def pruned(released: Released, share: float) -> Released:
 
   Args:
     released: with parameters.
-    share: in [0, 1].
+    share: in [0, 0.99].
 
   Raises:
     ValueError: no parameters were released, or `share` is out of range.
   """
-  checks.within('share', share, 0, 1)
+  checks.within('share', share, 0, 0.99)
   _check(released)
 
   def prune(a):

@@ -15,8 +15,10 @@ weights are known better. Hence the weighted fit
   min over c, A, B of  \sum_{dw} q_dw (\theta_T - c \theta_0 - A B)_{dw}^2,
 
 with A (D~, N), B (N, W) and q the inverse variance of an entry, by alternating
-least squares. It is exact for weight decay and pruning, as there are
-(D~ + W) N unknowns for D~ W entries.
+least squares, from where repeated low-rank completion of the missing entries
+ends. It is exact for weight decay and pruning where it converges, as there are
+(D~ + W) N unknowns for D~ W entries. Of pruned releases the least rank is taken
+that does as well as the given N.
 
 Axes: N images, W units of the first layer, D~ numbers in an extended input.
 """
@@ -32,6 +34,8 @@ from dsr.attack.release import Released
 from dsr.nets import MLP
 
 _SWEEPS = 60
+_COMPLETIONS = 200  # Of missing entries, before the first sweep.
+_AS_WELL = 10.0  # Times the cost of the full rank: the next lower is far above.
 _STILL = 1e-3  # Share by which a sweep must lower the weighted sum's root.
 _FLOAT32 = 2.0**-48  # Squared rounding error of float32, relative.
 _BLOCK = 256  # Columns whose equations are held at once: N^2 numbers each.
@@ -49,10 +53,12 @@ class Fit(NamedTuple):
     decay: c, exactly 1 if it could be by the errors of the fit.
     change: (D~, W) A B, and what the fit leaves over, at the size of the errors
       that A B still has: its singular values tell them from the signal.
+    cost: the root of the weighted sum.
   """
 
   decay: float
   change: np.ndarray
+  cost: float
 
 
 def restored(released: Released) -> Released:
@@ -77,7 +83,7 @@ def restored(released: Released) -> Released:
   if released.num_train >= min(old.shape) or np.array_equal(old, new):
     return released
   weights = _weights(old, new, released)
-  found = fit(old, new, weights, rank=released.num_train)
+  found = _of_least_rank(old, new, weights, released.num_train)
   if np.ptp(weights) == 0 and found.decay == 1:
     return released
   theta_T = jax.tree.map(
@@ -103,10 +109,8 @@ def fit(
     rank: N.
   """
   known = weights > 0
-  # Entries that say nothing start as if they had not moved.
   change = np.where(known, after - before, 0)
-  left, size, right = np.linalg.svd(change, full_matrices=False)
-  right = size[:rank, None] * right[:rank]
+  right = _completed(change, known, rank)
   decay, whole, cost = 1.0, change, np.inf
   energy = np.sum(weights * before**2)
   for _ in range(_SWEEPS):
@@ -131,7 +135,42 @@ def fit(
   variance = np.sum(weights * rest**2) / known.sum() * spread
   size = np.sqrt(np.mean(rest**2))
   scale = np.sqrt(variance) / size if size > 0 else 0.0
-  return Fit(float(decay), whole + scale * rest)
+  return Fit(float(decay), whole + scale * rest, float(cost))
+
+
+def _of_least_rank(before, after, weights, most) -> Fit:
+  """The fit of the least rank that does as well as the one of rank `most`.
+
+  With missing entries, ranks beyond the true one would fill them with anything;
+  `most`, the number of images, may be an upper bound.
+  """
+  found = fit(before, after, weights, rank=most)
+  low, high = 1, most
+  while (weights == 0).any() and low < high:
+    middle = (low + high) // 2
+    tried = fit(before, after, weights, rank=middle)
+    if tried.cost <= _AS_WELL * found.cost:
+      found, high = tried._replace(cost=max(tried.cost, found.cost)), middle
+    else:
+      low = middle + 1
+  return found
+
+
+def _completed(change, known, rank):
+  """B (N, W) to start from: what is not known is put where A B has it.
+
+  At first as if it had not moved. Each time A turns a little, by one power
+  iteration, so that the fit cannot jump to a wrong optimum.
+  """
+  left, size, right = np.linalg.svd(change, full_matrices=False)
+  left, right = left[:, :rank], size[:rank, None] * right[:rank]
+  if known.all():
+    return right
+  for _ in range(_COMPLETIONS):
+    whole = np.where(known, change, left @ right)
+    left = np.linalg.qr(whole @ right.T)[0]
+    right = left.T @ whole
+  return right
 
 
 def _solve(rows, change, weights):

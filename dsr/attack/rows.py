@@ -140,10 +140,9 @@ def _places(rows, factors) -> Float[np.ndarray, 'M N']:
   dual = np.linalg.pinv(scaled)
   hidden = np.linalg.svd(scaled)[2][len(rows):].T
   places = []
-  for own, row in zip(dual.T, rows):
+  for own, zero in zip(dual.T, _is_zero(rows, factors)):
     around = np.column_stack([own / np.linalg.norm(own), hidden])
-    magnitude = np.abs(row @ factors.codes)
-    label = np.where(magnitude > 0.7 * np.median(magnitude), 1.0, -1.0)
+    label = np.where(zero, -1.0, 1.0)
     design = (around.T @ mean).T
     z = around @ np.linalg.lstsq(design, label, rcond=None)[0]
     if factors.biased:

@@ -36,9 +36,10 @@ from dsr.attack.ntk_limit import num_candidates
 from dsr.attack.prior import Prior
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
-from dsr.types import Solver
+from dsr.types import Solver, Status
 
 STARTS = ('finite', 'noise')
+_START_RATIO = 2.0  # M / N of `finite`, by default.
 LABELS = ('network', 'balanced', 'learned')
 _BEFORE = ('start_scale', 'subspace', 'prior')  # As in `finite`.
 _LIKEWISE = ('steps', 'learning_rate', 'last_rate', 'slope', 'tolerance')
@@ -130,6 +131,11 @@ def check(released: Released, config: Config) -> None:
   checks.at_least('start_steps', config.start_steps, 1)
   checks.one_of('labels', config.labels, LABELS)
   num = num_candidates(released, config.ratio)
+  if config.start == 'finite':
+    given = num_candidates(released, _START_RATIO)
+    if num > given:
+      raise ValueError(f'`ratio` must leave at most the {given} candidates of '
+                       f'the attack `finite`, got {config.ratio}, {num}.')
   classes = max(2, released.num_outputs)
   if config.labels == 'balanced' and num % classes:
     raise ValueError(f'`labels` can be balanced with a multiple of {classes} '
@@ -257,8 +263,11 @@ def reconstruct(
     folder = None if workdir is None else pathlib.Path(workdir) / 'start'
     before = finite.DEFAULT._replace(steps=config.start_steps, **{
         name: getattr(config, name) for name in _BEFORE})
-    start = finite.reconstruct(
-        key, released, before, workdir=folder, progress=progress).candidates
+    first = finite.reconstruct(
+        key, released, before, workdir=folder, progress=progress)
+    if first.status == Status.INTERRUPTED:
+      return first
+    start = first.candidates
   data = prepare(key, released, config, start)
   path_steps = config.path_steps or unrolled.count(
       released.module, data.theta_0,

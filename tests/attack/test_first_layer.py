@@ -109,6 +109,19 @@ def test_polish_tells_a_row_from_a_mixture_of_two():
   assert out.second[0] > 10
 
 
+def test_a_row_of_few_active_units_stays_what_it_is():
+  """As after fine-tuning: most units are 0 in all directions of a pair."""
+  rng = np.random.default_rng(0)
+  rows = (rng.random((6, 300)) < 0.15) * rng.normal(size=(6, 300))
+  basis, mixing = np.linalg.qr(rows.T)
+  true = mixing.T / np.linalg.norm(mixing.T, axis=1, keepdims=True)
+  out = sparse_rows.polish(
+      jnp.asarray(true), jnp.asarray(basis.T), jnp.full(6, 1e-9))
+  np.testing.assert_allclose(
+      np.abs(np.sum(true * np.asarray(out.t), axis=1)), 1, rtol=1e-6)
+  assert out.zeros.min() > 0.7
+
+
 def test_a_mixture_that_stays_one_is_told_by_its_second_direction():
   rng = np.random.default_rng(0)
   pair = (rng.random(300) < 0.5) * rng.normal(size=(2, 300))

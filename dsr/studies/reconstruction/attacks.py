@@ -36,7 +36,8 @@ class AttackConfig(victims.VictimConfig):
   threat: Literal['auto', 'query', 'outputs', 'parameters', 'final'] = 'auto'
   noise: float = 0.0  # Standard deviation, added to the released parameters.
   prune: float = 0.0  # Share of each released matrix, the smallest, made zero.
-  # What the released parameters are rounded to, after noise and pruning.
+  # What the released parameters are rounded to, after noise and pruning;
+  # float32 leaves them as they are.
   release_dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32'
   # One of those at the end of --help; auto: ntk_limit for an infinite victim
   # or values alone, first_layer for an mlp, kkt with threat=final, else finite.
@@ -134,7 +135,7 @@ def check(config: AttackConfig) -> None:
     _refuse(config, _INFINITE, 'a finite network')
     victims.check(victim_config(config))
     checks.non_negative('noise', config.noise)
-    checks.within('prune', config.prune, 0, 1)
+    checks.within('prune', config.prune, 0, 0.99)
   checks.one_of('attack', config.attack, table.known(infinite))
   checks.one_of('threat', config.threat,
                 table.ATTACKS[config.attack].threats_of(infinite))

@@ -32,12 +32,15 @@ _Config = TypeVar('_Config')
 def fair(config: _Config) -> _Config:
   """`config` with the published recipe, gradient flow, where it is open.
 
-  It stays as it is for linearised networks, and where a flag asks for descent.
+  It stays as it is for linearised and for pre-trained networks, for a victim of
+  before, and where a flag asks for descent.
   """
   asked = any(getattr(config, field.name) != field.default
               for field in dataclasses.fields(config)
               if field.name in NOT_OF_FLOW)
-  if config.recipe != 'auto' or config.regime != 'standard' or asked:
+  fixed = (getattr(config, 'victim', '')
+           or config.architecture == 'efficientnet_lite0')
+  if config.recipe != 'auto' or config.regime != 'standard' or asked or fixed:
     return config
   return dataclasses.replace(config, recipe='flow')
 
