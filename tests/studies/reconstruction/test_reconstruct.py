@@ -267,7 +267,7 @@ def test_flags_are_read_and_help_is_complete(capsys):
     (INFINITE, {'threat': 'outputs'}, '`threat` must be one of query'),
     (FINITE, {'threat': 'query'}, '`threat` must be one of parameters'),
     (FINITE, {'noise': -1.0}, '`noise` must be finite and not negative'),
-    (FINITE, {'prune': 1.5}, r'`prune` must be in \[0, 1\]'),
+    (FINITE, {'prune': 1.5}, r'`prune` must be in \[0, 0.99\]'),
     (INFINITE, {'release_dtype': 'float16'}, "`release_dtype` must be 'float3"),
     (FINITE, {'sweep': True}, '`width` must be unset with `sweep`'),
     (FINITE, {'sweep': True, 'width': None, 'nums': '20,x'},
