@@ -128,14 +128,11 @@ def check(released: Released, config: Config) -> None:
                      'the attack `finite` has in closed form.')
   checks.positive('ratio', config.ratio)
   checks.one_of('start', config.start, STARTS)
+  if config.start == 'finite':
+    checks.within('ratio', config.ratio, 0, _START_RATIO)
   checks.at_least('start_steps', config.start_steps, 1)
   checks.one_of('labels', config.labels, LABELS)
   num = num_candidates(released, config.ratio)
-  if config.start == 'finite':
-    given = num_candidates(released, _START_RATIO)
-    if num > given:
-      raise ValueError(f'`ratio` must leave at most the {given} candidates of '
-                       f'the attack `finite`, got {config.ratio}, {num}.')
   classes = max(2, released.num_outputs)
   if config.labels == 'balanced' and num % classes:
     raise ValueError(f'`labels` can be balanced with a multiple of {classes} '
@@ -168,8 +165,9 @@ def _simulate(module, shape, path_steps, config, prior_of):
     x = data.within.inputs(place, shape)
     if config.labels == 'network':
       labels = network.apply({'params': data.theta_T}, x)
-    loss, left = _evaluate(module, data, x, labels, config.slope, path_steps,
-                           config.path_tolerance)
+    loss, left = unrolled.mismatch(
+        module, data, x, labels, config.slope, path_steps,
+        config.path_tolerance)
     return (loss + prior_lib.penalty(config.prior, prior_of, x), (loss, left))
 
   @numerics.exact
@@ -282,8 +280,9 @@ def reconstruct(
   x, labels = driven.state.x, driven.state.labels
   if config.labels == 'network':
     labels = _outputs(released.module, data.theta_T, x)
-  loss, left = _evaluate(released.module, data, x, labels, config.slope,
-                         path_steps, config.path_tolerance)
+  loss, left = unrolled.mismatch(
+      released.module, data, x, labels, config.slope, path_steps,
+      config.path_tolerance)
   info = {'labels': np.asarray(labels), 'left': float(left), 'subspace':
           data.within.dim(0), 'start_loss': float(driven.curve[0])}
   return Reconstruction(
@@ -295,14 +294,3 @@ def reconstruct(
 @numerics.exact
 def _outputs(module, theta, x):
   return module.apply({'params': theta}, x)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-@numerics.exact
-def _evaluate(module, data, x, labels, slope, steps, path_tolerance):
-  """(relative loss, error of fit) of candidates, without a gradient."""
-  theta, errors = unrolled.train(
-      module, data.theta_0, x, labels, slope, steps=steps,
-      path_tolerance=path_tolerance)
-  gap = jax.tree.map(jnp.subtract, theta, data.theta_T)
-  return numerics.tree_dot(gap, gap) / data.norm_squared, errors[-1]

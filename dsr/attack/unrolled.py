@@ -16,9 +16,11 @@ parameters of all: each step is computed anew on the way back.
 
 Axes: N candidates, C outputs, P parameters.
 """
+import functools
 import math
 from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -194,3 +196,20 @@ def _phi(z):
   slope = jnp.where(small, -1 / 2 + z / 3 - z**2 / 8,
                     (jnp.exp(-safe) - value) / safe)
   return value, slope
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+@numerics.exact
+def mismatch(
+    module: nn.Module, data: Any, x: Float[Array, 'M ...'],
+    labels: Float[Array, 'M C'], slope: float, steps: int,
+    path_tolerance: float) -> tuple[Float[Array, ''], Float[Array, '']]:
+  """(relative loss, error of fit) of candidates, without a gradient.
+
+  `data` has `theta_0`, `theta_T` and `norm_squared`; else see `train`.
+  """
+  theta, errors = train(
+      module, data.theta_0, x, labels, slope, steps=steps,
+      path_tolerance=path_tolerance)
+  gap = jax.tree.map(jnp.subtract, theta, data.theta_T)
+  return numerics.tree_dot(gap, gap) / data.norm_squared, errors[-1]
