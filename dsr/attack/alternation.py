@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dsr import numerics
+from dsr.attack import sparse_rows
 
 _COPY = 0.8  # Approximate rows of a larger |cosine| are copies.
 
@@ -41,7 +42,7 @@ def alternate(
   mean = free @ jnp.mean(maps, axis=0)
   inverse = jnp.linalg.pinv(mean @ mean.T, hermitian=True)
   solve = inverse.astype(mean.dtype) @ mean
-  probe = _probe(codes)
+  probe = sparse_rows.probe(codes)
 
   def one(z):
     def body(carry, i):
@@ -68,12 +69,6 @@ def alternate(
     return t
 
   return jax.lax.map(one, starts)
-
-
-def _probe(codes):
-  """Where inverse iterations start: any two fixed directions will do."""
-  angles = jnp.arange(len(codes), dtype=codes.dtype)
-  return jnp.stack([jnp.cos(angles), jnp.sin(1.7 * angles + 0.5)], axis=1)
 
 
 def _least_energy(level, codes, probe, num_units, shut=None):

@@ -10,11 +10,10 @@ import numpy as np
 from dsr.attack import scale
 from dsr.attack.release import Released
 from dsr.attack.span import Span
+from dsr.attack.sparse_rows import DEVIATIONS, MOST, ZERO
 
 _SAME = 0.999  # Rows of a larger |cosine| are copies.
-_ZERO = 1e-2  # |u| that counts as 0, see `sparse_rows`, unless noise is larger.
-_PASSES = 4  # From entries below _ZERO to exact zeros.
-_MOST = 0.25  # |u| that counts as 0 at most, however large the noise.
+_PASSES = 4  # From entries below `ZERO` to exact zeros.
 
 
 class Read(NamedTuple):
@@ -91,13 +90,13 @@ def _first_of_copies(rows, zeros):
 
 def _is_zero(rows, factors):
   """(M, W) whether a row is 0 there, but for rounding."""
-  limit = np.clip(_limit(rows, factors), _ZERO, _MOST)[:, None]
+  limit = np.clip(_limit(rows, factors), ZERO, MOST)[:, None]
   return np.abs(rows @ factors.codes) * factors.codes.shape[1]**0.5 < limit
 
 
 def _limit(rows, factors):
-  """Four deviations of the rounding noise of u = sqrt(W) t' V'."""
-  return 4 * np.linalg.norm(rows * factors.spread, axis=1)
+  """What the rounding noise of u = sqrt(W) t' V' may reach."""
+  return DEVIATIONS * np.linalg.norm(rows * factors.spread, axis=1)
 
 
 def _exact(rows, factors):
@@ -117,7 +116,7 @@ def _exact(rows, factors):
       size = root * np.abs(out[i] @ factors.codes)
       limit = max(4 * np.median(size[chosen]),
                   _limit(out[i:i + 1], factors)[0])
-      chosen = size < min(limit, _MOST)
+      chosen = size < min(limit, MOST)
   return out
 
 

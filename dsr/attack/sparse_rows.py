@@ -34,9 +34,9 @@ from dsr import numerics
 
 _POWER = 0.5  # p.
 _LEAST = 1e-3  # e at the end, in units of an entry's deviation.
-_ZERO = 1e-2  # |u| that counts as 0, unless rounding noise is larger.
-_MOST = 0.25  # |u| that counts as 0 at most, however large the noise is.
-_DEVIATIONS = 4.0  # Of the rounding noise, which count as 0 likewise.
+ZERO = 1e-2  # |u| that counts as 0, unless rounding noise is larger.
+MOST = 0.25  # |u| that counts as 0 at most, however large the noise is.
+DEVIATIONS = 4.0  # Of the rounding noise, which count as 0 likewise.
 _COMBINATIONS = 64
 _STEPS = 30  # Of least squares; 12 after a mixture was taken apart.
 
@@ -117,7 +117,7 @@ def is_zero(
     t: Float[Array, 'N'], codes: Float[Array, 'N W'], spread: Float[Array, 'N']
 ) -> Float[Array, 'W']:
   """Whether an entry of t V' is 0, but for rounding."""
-  limit = jnp.clip(_DEVIATIONS * jnp.linalg.norm(t * spread), _ZERO, _MOST)
+  limit = jnp.clip(DEVIATIONS * jnp.linalg.norm(t * spread), ZERO, MOST)
   return jnp.abs(t @ codes) * codes.shape[1] ** 0.5 < limit
 
 
@@ -148,13 +148,17 @@ def _factor(weights, codes):
       energy + ridge * jnp.eye(len(energy), dtype=codes.dtype), lower=True)
 
 
+def probe(codes: Float[Array, 'N W']) -> Float[Array, 'N 2']:
+  """Where inverse iterations start: any two fixed directions will do."""
+  angles = jnp.arange(len(codes), dtype=codes.dtype)
+  return jnp.stack([jnp.cos(angles), jnp.sin(1.7 * angles + 0.5)], axis=1)
+
+
 def _pair(weights, codes):
   """(the two t of least weighted energy (N, 2), W times the second energy)."""
   factor = _factor(weights, codes)
-  angles = jnp.arange(len(codes), dtype=codes.dtype)
-  probe = jnp.stack([jnp.cos(angles), jnp.sin(1.7 * angles + 0.5)], axis=1)
   v = jax.lax.fori_loop(0, 6, lambda _, v: jnp.linalg.qr(
-      jax.scipy.linalg.cho_solve(factor, v))[0], probe)
+      jax.scipy.linalg.cho_solve(factor, v))[0], probe(codes))
   energy = jnp.sum(weights[:, None] * (codes.T @ v) ** 2, axis=0)
   return v, codes.shape[1] * jnp.max(energy)
 

@@ -16,6 +16,7 @@ from dsr import loop, train
 from dsr.train import plateau as plateau_lib
 from dsr.types import Examples, Status
 
+PRETRAINED = 'efficientnet_lite0'  # The architecture with weights of others.
 _ADAM_RATE = 1e-3  # Where the flag asks for an automatic one.
 # Fields that only descent reads, and those of them that flow has not.
 DESCENT = ('loss', 'optimizer', 'learning_rate', 'momentum', 'weight_decay',
@@ -39,7 +40,7 @@ def fair(config: _Config) -> _Config:
               for field in dataclasses.fields(config)
               if field.name in NOT_OF_FLOW)
   fixed = (getattr(config, 'victim', '')
-           or config.architecture == 'efficientnet_lite0')
+           or config.architecture == PRETRAINED)
   if config.recipe != 'auto' or config.regime != 'standard' or asked or fixed:
     return config
   return dataclasses.replace(config, recipe='flow')

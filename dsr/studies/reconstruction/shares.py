@@ -10,6 +10,8 @@ small along gradient flow, nearly 1 for gradients at theta_T after descent near
 the edge of stability. An attack cannot work where its own share is large. This
 reads the truth: it is about the victim, and no attack sees it.
 """
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -42,29 +44,17 @@ def unexplained(
   module, num = victim.module, len(x)
   start, end = (jax.tree.map(lambda a: a.astype(x.dtype), theta)
                 for theta in (victim.theta_0, victim.theta_T))
-  apply_fn = lambda p, x: module.apply({'params': p}, x)
   each = _size(module, start)
-  outputs = jax.eval_shape(apply_fn, start, x).shape[1]
-
-  @jax.jit  # One program for all sets of points: they share its kernel.
-  def kernel(start, end, x, places):
-    delta = jax.tree.map(jnp.subtract, end, start)
-    thetas = [jax.tree.map(lambda a, b, place=place: a + place * b, start,
-                           delta) for place in places]
-    if isinstance(module, nets.MLP):
-      k, v = features.kernel_of_mlp(module, thetas, delta, x, 1.0)
-    else:
-      k, v = features.of_any(apply_fn, thetas, delta, x)
-    return k, v, numerics.tree_dot(delta, delta)
+  outputs = jax.eval_shape(module.apply, {'params': start}, x).shape[1]
 
   for points in (_POINTS, 2):
     rows = points * num * outputs
-    if points * num * outputs * each + rows**2 <= _MOST:
+    if rows * each + rows**2 <= _MOST:
       break
   else:
     return {}
-  k, v, norm = map(np.asarray, kernel(
-      start, end, x, jnp.linspace(0, 1, points, dtype=x.dtype)))
+  k, v, norm = map(np.asarray, _kernel(
+      module, start, end, x, jnp.linspace(0, 1, points, dtype=x.dtype)))
   sets = {'initial': [0], 'final': [points - 1], 'both': [0, points - 1]}
   if points == _POINTS:
     sets['path'] = list(range(points))
@@ -78,6 +68,20 @@ def unexplained(
     explained = to @ linalg.solve(part + ridge, to, assume_a='pos')
     found[name] = max(0.0, float(1 - explained / norm))
   return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _kernel(module, start, end, x, places):
+  """(K, v, |Delta|^2): one program for all sets of points."""
+  delta = jax.tree.map(jnp.subtract, end, start)
+  thetas = [jax.tree.map(lambda a, b, place=place: a + place * b, start, delta)
+            for place in places]
+  if isinstance(module, nets.MLP):
+    k, v = features.kernel_of_mlp(module, thetas, delta, x, 1.0)
+  else:
+    k, v = features.of_any(
+        lambda p, x: module.apply({'params': p}, x), thetas, delta, x)
+  return k, v, numerics.tree_dot(delta, delta)
 
 
 def _size(module, theta):

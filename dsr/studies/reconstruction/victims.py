@@ -65,7 +65,7 @@ class VictimConfig:
 
 # Flags that records may lack, and what was done before they came.
 _LATER = {'recipe': 'auto', 'plateau': 0.0, 'pretrain': 0}
-PRETRAINED = 'efficientnet_lite0'
+PRETRAINED = recipes.PRETRAINED
 _ONLY_MLP = ('parameterisation', 'use_bias', 'w_std', 'b_std', 'first_scale')
 
 
