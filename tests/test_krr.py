@@ -6,6 +6,7 @@ import pytest
 import scipy.optimize
 
 from dsr import krr, linalg
+from dsr.krr import on_device
 from dsr.types import Examples, KernelFn
 from tests.reference import krr as oracle
 
@@ -157,6 +158,36 @@ def test_fit_gram_failure_is_an_error_with_advice():
   for matrix in (-gram, bad):
     with pytest.raises(FloatingPointError, match='Raise `ridge`'):
       krr.fit_gram(matrix, GAUSSIAN, data)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_fit_on_device_meets_fit(dtype, monkeypatch):
+  monkeypatch.setattr(on_device, '_TILE', 8)  # The last tile overlaps.
+  on_device._solve.clear_cache()
+  data, x_test = _data()
+  gram = _gaussian(data.x, data.x).astype(dtype)
+  found = krr.fit_on_device(gram, GAUSSIAN, data, ridge=1e-2, dtype=dtype)
+  want = krr.fit(GAUSSIAN, data, ridge=1e-2)
+  tol = 1e-4 if dtype == 'float32' else 1e-10
+  np.testing.assert_allclose(found(x_test), want(x_test), rtol=tol, atol=tol)
+  assert found.dual.dtype == dtype
+  k = oracle.system(np.asarray(gram, float), 1e-2)
+  y = np.asarray(data.y)
+  true = (np.linalg.norm(y - k @ np.asarray(found.dual, float), axis=0)
+          / np.linalg.norm(y, axis=0))
+  eps = np.finfo(dtype).eps
+  np.testing.assert_allclose(found.info.residual, true, rtol=1, atol=20 * eps)
+  assert found.info.residual.max() < 100 * eps
+
+
+def test_fit_on_device_failure_is_an_error():
+  data, _ = _data()
+  gram = _gaussian(data.x, data.x)
+  for matrix in (-gram, gram.at[4, 2].set(jnp.nan)):
+    with pytest.raises(FloatingPointError, match='Raise `ridge`'):
+      krr.fit_on_device(matrix, GAUSSIAN, data)
+  with jax.enable_x64(False), pytest.raises(ValueError, match='needs jax_ena'):
+    krr.fit_on_device(gram, GAUSSIAN, data)
 
 
 def test_cg_never_forms_the_matrix_and_is_exact_on_the_diagonal(key):
@@ -314,6 +345,8 @@ def test_errors_name_the_argument():
       (lambda: krr.fit_gram(gram[1:, 1:], GAUSSIAN, data), '`gram` has 19'),
       (lambda: krr.fit_gram(gram[1:], GAUSSIAN, data), r'must have shape \(N,'),
       (lambda: krr.fit_gram(gram, GAUSSIAN, data, dtype='int8'), '`dtype`'),
+      (lambda: krr.fit_on_device(gram[1:, 1:], GAUSSIAN, data), '`gram` has'),
+      (lambda: krr.fit_on_device(gram, GAUSSIAN, data, ridge=-1), '`ridge`'),
       (lambda: flow(x_test, -1.0), '`t` must not be negative, got -1.0'),
       (lambda: flow(x_test, 1.0, f0_x=one), 'must be given together'),
       (lambda: krr.gradient_flow(GAUSSIAN, data, ridge=-1), '`ridge`'),

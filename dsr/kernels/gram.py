@@ -16,10 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 import numpy as np
 
-from dsr import checks
+from dsr import checks, numerics
 from dsr.types import KernelFn
 
-# What the temporaries of one tile may take; a kernel holds about six of them.
+# What the temporaries of one tile may take on CPUs; a kernel holds about six.
 _TILE_BYTES = 2**26
 _TEMPORARIES = 6
 
@@ -27,7 +27,7 @@ _TEMPORARIES = 6
 def gram(
     kernel_fn: KernelFn, x1: Float[Array, 'N ...'],
     x2: Float[Array, 'M ...'] | None = None, *,
-    tile_bytes: int = _TILE_BYTES, devices: Sequence[jax.Device] | None = None,
+    tile_bytes: int | None = None, devices: Sequence[jax.Device] | None = None,
     progress: bool = False) -> Float[Array, 'N M']:
   """k(x1, x2) as an (N, M) array, in tiles of bounded size.
 
@@ -38,7 +38,8 @@ def gram(
     kernel_fn: the kernel.
     x1: (N, ...) inputs, on the host or on a device.
     x2: (M, ...) inputs; None means x1.
-    tile_bytes: memory for the temporaries of one tile.
+    tile_bytes: memory for the temporaries of one tile; by default 64 MiB on
+      CPUs and an eighth of the device's memory elsewhere.
     devices: where to compute; by default all local ones.
     progress: show a bar, if stderr is a terminal.
 
@@ -52,6 +53,9 @@ def gram(
   checks.inputs('x1', x1)
   if x2 is not None:
     checks.inputs('x2', x2, like=x1)
+  if tile_bytes is None:
+    tile_bytes = (_TILE_BYTES if numerics.on_cpu()
+                  else numerics.working_memory() // 2)
   checks.at_least('tile_bytes', tile_bytes, 1)
   devices = list(devices or jax.local_devices())
   symmetric = x2 is None
@@ -105,12 +109,19 @@ def _tile_size(dtype, tile_bytes):
 
 
 def _cuts(bounds, tile):
-  """[lo, hi) ranges of near-equal length, at most `tile`, within `bounds`."""
+  """[lo, hi) ranges that cover each part of `bounds`, at most `tile` long.
+
+  All have one length, if the parts allow, so that there is one program to
+  compile: the last one of a part overlaps the one before it.
+  """
+  parts = list(zip(bounds, bounds[1:]))
+  longest = max(hi - lo for lo, hi in parts)
+  tile = -(-longest // -(-longest // tile))
   cuts = []
-  for lo, hi in zip(bounds, bounds[1:]):
-    count = -(-(hi - lo) // tile)
-    edges = [lo + (hi - lo) * i // max(count, 1) for i in range(count + 1)]
-    cuts += zip(edges, edges[1:])
+  for lo, hi in parts:
+    size = min(tile, hi - lo)
+    starts = [*range(lo, hi - size, size), hi - size] if size else []
+    cuts += [(start, start + size) for start in starts]
   return cuts
 
 
