@@ -6,7 +6,7 @@ r"""How fast kernels and attacks are: ratios taken side by side, in one run.
   python -m experiments.benchmark --suite=sets    # DM steps, coreset distances.
   python -m experiments.benchmark --suite=attacks # PGD and APGD, and PyTorch's.
   python -m experiments.benchmark --suite=membership # Leave-one-out, shadows.
-  python -m experiments.benchmark --suite=accelerator # Image kernels on a GPU.
+  python -m experiments.benchmark --suite=accelerator # All of it on a GPU.
 
 The rivals of a case take turns (A B C A B C ...) after a warm-up that
 compiles; each round gives one ratio, and the tables show the median of the
@@ -26,10 +26,14 @@ faster. PyTorch gets as many threads as there are cores to run on; beside other
 jobs, `taskset -c 0` and CPU seconds are the fairer comparison. Leaving each of
 N examples out is held against N refits, of which a few are made and timed.
 
-Everything but `membership` is float32 with x64 off, since neural-tangents would
-turn to float64 otherwise. Takes 4 minutes on 2 CPU cores, 20 s with
-`--only=fcn`; works on accelerators and without neural-tangents, torch, foolbox
-or torchattacks, whose columns then say so.
+`accelerator` first holds kernels, regression, distillation, networks and
+attacks on the device against a CPU, then times them; each part has a time
+limit and is kept when a later one fails, so that the same command goes on.
+
+Everything but `membership` and `accelerator` is float32 with x64 off, since
+neural-tangents would turn to float64 otherwise. Takes 4 minutes on 2 CPU cores,
+20 s with `--only=fcn`; works on accelerators and without neural-tangents,
+torch, foolbox or torchattacks, whose columns then say so.
 """
 import dataclasses
 import time
@@ -56,8 +60,8 @@ class Config:
   """Times kernels, steps and attacks against their rivals."""
 
   # Which cases: kernels and KIP's loss, Gram matrices on several devices, steps
-  # of distillation, adversarial attacks, membership attacks, or image kernels
-  # on an accelerator.
+  # of distillation, adversarial attacks, membership attacks, or all of it on an
+  # accelerator.
   suite: Literal['kernels', 'gram', 'sets', 'attacks', 'membership',
                  'accelerator'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.
@@ -66,6 +70,10 @@ class Config:
   memory: bool = True  # Whether to measure the peak memory of image kernels.
   shrink: int = 1  # Divides all sizes, to try things out.
   seed: int = 0  # Of the inputs.
+  # Images for the suite `accelerator`, an .npz as `experiments.krr` takes it;
+  # unset: digits.
+  arrays: str = ''
+  workers: int = 6  # Parts of the suite `accelerator` side by side.
   workdir: str = 'out/benchmark'  # Where record.json goes.
 
 
@@ -76,6 +84,7 @@ def run(config: Config) -> dict[str, records.Metric]:
   checks.at_least('repeats', config.repeats, 1)
   checks.non_negative('seconds', config.seconds)
   checks.at_least('shrink', config.shrink, 1)
+  checks.at_least('workers', config.workers, 1)
   load = machine.load_average()
   with jax.enable_x64(False):
     rows, shown = _SUITES[config.suite](config)

@@ -1,90 +1,227 @@
-"""Pooled image kernels on an accelerator: XLA, fused stages, joint maps.
+"""The suite `accelerator`: what a device computes, and how fast.
 
-Each side takes as many entries as suit it, so the figures are entries a
-second. `joint` is neural-tangents' way to compute, see `joint_maps`, with as
-many pairs at once as were fastest on one H100.
+Every part is a process of its own with its own time limit, and leaves its rows
+in a file, so that a run that is cut off keeps what it has; the next run with
+the same workdir makes only what is missing. Parts run side by side, since
+compilation takes most of their time; where one is timed it locks the device,
+see `measure.alone`. Checks come first, since they lock nothing.
 """
+from collections.abc import Callable
+import concurrent.futures
+import dataclasses
 import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
 from typing import Any, NamedTuple
 
 from absl import logging
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from dsr import kernels
-from dsr.kernels.fused import build
+from dsr import numerics
 from dsr.report import tables
 from dsr.runs import records
-from experiments.benchmark import joint_maps, measure
-from experiments.benchmark.rows import CASE, columns, ratio, select
+from experiments.benchmark import device_checks, device_speed, image_kernels
+from experiments.benchmark.rows import CASE, columns, ratio
 
-_SIDE, _CHANNELS = 32, 3
+_MODULE = 'experiments.benchmark.accelerator_suite'
+_BOUND = 1e-5  # Of float32 kernels against 40 digits.
+_PATIENCE = 4  # Times the limit, without an accelerator.
 
 
-class Case(NamedTuple):
-  """One kernel.
+class Part(NamedTuple):
+  """Some rows of a table.
 
   Attributes:
-    name: for `kernels.by_name`.
-    joint: rows and columns of its matrix for joint maps.
-    xla: those for the kernel as XLA compiles it.
-    fused: those for fused stages.
+    fn: the configuration to a row.
+    limit: seconds that it may take, compilation included.
+    table: the name of its table.
   """
 
-  name: str
-  joint: int
-  xla: int
-  fused: int
+  fn: Callable[[Any], dict[str, Any]]
+  limit: float
+  table: str
 
 
-CASES = (Case('convnet3', 8, 24, 160), Case('myrtle5', 6, 16, 128),
-         Case('myrtle10', 6, 12, 96))
+def _check(name: str, config: Any) -> dict[str, Any]:
+  """Differences from the CPU, and whether a second call gives the same bits."""
+  check, bound = device_checks.CHECKS[name]
+  if jax.default_backend() == 'cpu':  # Programs for accelerators, at least.
+    with numerics.pretend_accelerator():
+      found, again = (check(config.seed) for _ in range(2))
+    want = check(config.seed)
+  else:
+    found, again = (check(config.seed) for _ in range(2))
+    want = _on_cpu(name, config)
+  worst = {key: float(np.max(np.abs(value - want[key]))
+                      / np.max(np.abs(want[key])))
+           for key, value in found.items()}
+  same = all(np.array_equal(found[key], again[key]) for key in found)
+  difference = max(worst.values())
+  return {'worst': max(worst, key=worst.get), 'difference': difference,
+          'bound': bound, 'passed': difference <= bound, 'same_bits': same}
+
+
+def _on_cpu(name, config) -> dict[str, np.ndarray]:
+  """The arrays of a check, from a process that sees no accelerator."""
+  path = pathlib.Path(config.workdir) / 'parts' / f'{name}.cpu.npz'
+  _call(['cpu', name, str(config.seed), str(path)], None, JAX_PLATFORMS='cpu')
+  return records.read_arrays(path)
+
+
+def _digits(config: Any) -> dict[str, Any]:
+  """Float32 NTKs against 40-digit arithmetic."""
+  worst = device_checks.digits_of_kernels(config.seed)
+  name = max(worst, key=worst.get)
+  return {'worst': name, 'difference': worst[name], 'bound': _BOUND,
+          'passed': worst[name] <= _BOUND}
+
+
+def _image(name: str, gradient: bool, config: Any) -> dict[str, Any]:
+  with jax.enable_x64(False):
+    return image_kernels.rate_row(name, gradient, config)
+
+
+_IMAGES = {case.name + '_gradient' * gradient: Part(
+    functools.partial(_image, case.name, gradient), 200, 'images')
+    for case in image_kernels.CASES for gradient in (False, True)}
+PARTS: dict[str, Part] = {
+    **{f'check_{name}': Part(functools.partial(_check, name), 180, 'checks')
+       for name in device_checks.CHECKS},
+    'check_40_digits': Part(_digits, 60, 'checks'),
+    'ceilings': Part(device_speed.ceilings, 60, 'ceilings'),
+    **_IMAGES,
+    'dm': Part(device_speed.dm, 90, 'loops'),
+    'kip': Part(device_speed.kip, 60, 'loops'),
+    'kip_convnet3': Part(functools.partial(
+        device_speed.kip, kernel='convnet3_fused', per_class=1, batch=500),
+        120, 'loops'),
+    'networks': Part(device_speed.networks, 90, 'loops'),
+    'shadow_sets': Part(device_speed.shadow_sets, 90, 'loops'),
+    'published': Part(device_speed.published, 60, 'loops'),
+    'regression': Part(device_speed.regression, 150, 'solves'),
+    'attack_100': Part(functools.partial(device_speed.attack, num=100), 90,
+                       'attacks'),
+    'attack_1000': Part(device_speed.attack, 180, 'attacks'),
+}
+_TABLES = {
+    'checks': ('Differences from the CPU, or from 40 digits', [
+        CASE, tables.Column('difference'), tables.Column('bound'),
+        tables.Column('passed'), tables.Column('same_bits', 'same bits'),
+        tables.Column('worst', 'worst array')]),
+    'ceilings': ('What the device reaches', [CASE, *columns(
+        'float32_tflops', 'tf32_tflops', 'float64_tflops', 'copy_gb_s')]),
+    'images': ('Entries a second of image kernels', [
+        CASE, *columns('joint', 'xla', 'fused'),
+        ratio('xla_per_joint', 'xla / joint'),
+        ratio('fused_per_joint', 'fused / joint'),
+        ratio('fused_per_xla', 'fused / xla')]),
+    'loops': ('Steps, networks and steps, or sets a second', [
+        CASE, *columns('per_s', 'busy')]),
+    'solves': ('Exact kernel regression', [
+        CASE, tables.Column('examples'), *columns('gram_s', 'solve_s'),
+        tables.Column('accuracy'), tables.Column('residual')]),
+    'attacks': ('Infinitely wide networks attacked', [
+        CASE, tables.Column('images'), tables.Column('below_0.05'),
+        tables.Column('below_0.01'), *columns('seconds', 'busy')]),
+}
 
 
 def accelerator_suite(config: Any) -> tuple[list[dict], list[str]]:
-  """Entries a second, of the value and of the value with its gradient."""
-  rows = [_row(case, config, gradient)
-          for case in select(config, CASES) for gradient in (False, True)]
-  wanted = [CASE, *columns('joint', 'xla', 'fused'),
-            ratio('xla_per_joint', 'xla / joint'),
-            ratio('fused_per_joint', 'fused / joint'),
-            ratio('fused_per_xla', 'fused / xla')]
-  return rows, [tables.render(rows, wanted, title='Entries a second')]
+  """All parts whose name contains `only`, and their tables."""
+  chosen = [name for name in PARTS if config.only in name]
+  if not chosen:
+    raise ValueError(f'`only` must be part of one of {", ".join(PARTS)}; '
+                     f'got {config.only!r}.')
+  folder = pathlib.Path(config.workdir) / 'parts'
+  folder.mkdir(parents=True, exist_ok=True)
+  # On CPUs the parts would only share the cores.
+  workers = 1 if jax.default_backend() == 'cpu' else config.workers
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    rows = list(pool.map(
+        lambda name: _row(name, config, folder / f'{name}.json'), chosen))
+  shown = []
+  for table, (title, wanted) in _TABLES.items():
+    part = [row for row, name in zip(rows, chosen)
+            if PARTS[name].table == table]
+    if part:
+      shown.append(tables.render(part, wanted, title=title))
+  shown += [f'{row[CASE]} is missing: {row["failed"]}' for row in rows
+            if 'failed' in row]
+  return rows, shown
 
 
-def _row(case, config, gradient) -> dict[str, Any]:
-  found = {'case': case.name + ('_gradient' if gradient else '')}
-  rates = {}
-  for side, (size, call) in _calls(case, config, gradient).items():
-    logging.info('%s: %s', found['case'], side)
-    _, seconds = measure.race(
-        {side: call}, repeats=config.repeats, seconds=config.seconds)
-    rates[side] = size**2 / seconds[side]
-    found[side] = measure.quartiles(rates[side])
-  for one, other in (('xla', 'joint'), ('fused', 'joint'), ('fused', 'xla')):
-    if one in found:
-      found[f'{one}_per_{other}'] = records.metric(
-          found[one].value / found[other].value)
-  return found
+def _row(name, config, path) -> dict[str, Any]:
+  """Of a file that is there, or of a process that writes it."""
+  given = json.dumps(dataclasses.asdict(config))
+  key = json.dumps({**json.loads(given), 'workdir': '', 'only': ''})
+  if path.exists() and (kept := json.loads(path.read_text('utf-8'))
+                        )['config'] == key:
+    return _metrics(kept['row'])
+  began = time.monotonic()
+  limit = PARTS[name].limit
+  if jax.default_backend() == 'cpu':
+    limit *= _PATIENCE
+  try:
+    _call(['part', name, given, str(path), key], limit,
+          DSR_BENCHMARK_LOCK=str(path.parent / 'lock'),
+          XLA_PYTHON_CLIENT_PREALLOCATE='false')
+  except subprocess.TimeoutExpired:
+    return {CASE: name, 'failed': f'took over {limit:g} s'}
+  except subprocess.CalledProcessError as error:
+    (path.with_suffix('.err')).write_text(error.stderr or '', 'utf-8')
+    last = (error.stderr or '').strip().splitlines()[-1:]
+    return {CASE: name, 'failed': ' '.join(last)}
+  logging.info('%s: %.0f s', name, time.monotonic() - began)
+  return _metrics(json.loads(path.read_text('utf-8'))['row'])
 
 
-def _calls(case, config, gradient):
-  """{side: (rows and columns, call)}."""
-  platform = 'cpu' if jax.default_backend() == 'cpu' else 'cuda'
-  ways = {'joint': (case.joint, functools.partial(
-              joint_maps.kernel, case.name)),
-          'xla': (case.xla, kernels.by_name(case.name).cross)}
-  if build.compiler(platform) is not None:
-    ways['fused'] = case.fused, kernels.by_name(case.name + '_fused').cross
-  side = max(8, _SIDE // config.shrink)
+def _metrics(row) -> dict[str, Any]:
+  return {key: records.Metric(**value) if isinstance(value, dict) else value
+          for key, value in row.items()}
 
-  def call(size, fn):
-    size = max(2, size // config.shrink)
-    x1, x2 = (jax.random.normal(
-        key, (size, side, side, _CHANNELS), jnp.float32)
-        for key in jax.random.split(jax.random.key(config.seed)))
-    if gradient:
-      fn = jax.value_and_grad(lambda x1, x2, fn=fn: jnp.sum(fn(x1, x2)))
-    return size, functools.partial(jax.jit(fn), x1, x2)
 
-  return {side: call(*way) for side, way in ways.items()}
+def _call(args, limit, **env) -> None:
+  subprocess.run(
+      [sys.executable, '-m', _MODULE, *args], check=True, timeout=limit,
+      capture_output=True, text=True, env=os.environ | env)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+  """The configuration of the suite, in the process of a part."""
+
+  values: dict[str, Any]
+
+  def __getattr__(self, name: str) -> Any:
+    return self.values[name]
+
+
+def _main(kind: str, name: str, *rest: str) -> None:
+  """In the process of a part, or of its reference on the CPU."""
+  jax.config.update('jax_enable_x64', True)
+  if kind == 'cpu':
+    seed, path = rest
+    with numerics.pretend_accelerator():
+      arrays = device_checks.CHECKS[name][0](int(seed))
+    with records.replacing(pathlib.Path(path)) as part:
+      with open(part, 'wb') as file:
+        np.savez(file, **arrays)
+    return
+  given, path, key = rest
+  began = time.monotonic()
+  row = {CASE: name} | PARTS[name].fn(_Given(json.loads(given)))
+  row |= {CASE: name, 'all_seconds': time.monotonic() - began}
+  plain = {k: v._asdict() if isinstance(v, records.Metric) else v
+           for k, v in row.items()}
+  with records.replacing(pathlib.Path(path)) as part:
+    pathlib.Path(part).write_text(
+        json.dumps({'config': key, 'row': plain}), 'utf-8')
+
+
+if __name__ == '__main__':
+  _main(*sys.argv[1:])

@@ -4,8 +4,9 @@ Seconds of one call are worth little on a shared machine: other jobs may double
 them. Rivals that take turns (A B C A B C ...) share that noise, so each round
 gives one ratio, and the quartiles of the ratios say how far to trust them.
 """
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import concurrent.futures
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -44,6 +45,27 @@ def race(calls: Mapping[str, Call], *, repeats: int, seconds: float
       or time.perf_counter() - began < seconds):
     rounds.append([_seconds(call) for call in calls.values()])
   return values, dict(zip(calls, np.transpose(rounds), strict=True))
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+  """Within it no other process of this benchmark uses the device.
+
+  As far as they keep to it: what they compile they may compile meanwhile. The
+  file that is locked is in the variable DSR_BENCHMARK_LOCK; without it, or on
+  systems that lack `fcntl`, nothing happens.
+  """
+  path = os.environ.get('DSR_BENCHMARK_LOCK')
+  try:
+    import fcntl
+  except ImportError:
+    path = None
+  if not path:
+    yield
+    return
+  with open(path, 'a') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
 
 
 def _seconds(call: Call) -> float:

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsr import kernels
+from dsr import kernels, numerics
 from dsr.kernels.fused import build
 from dsr.runs import records
 from experiments.benchmark import (
   __main__ as benchmark,
+  accelerator_suite,
+  device_checks,
   joint_maps,
   measure,
   rows,
@@ -75,16 +77,68 @@ def test_without_neural_tangents_its_columns_say_so(
 
 
 @pytest.mark.slow
-def test_accelerator_suite(tmp_path):
-  config = _config(tmp_path, suite='accelerator', only='convnet3')
+def test_accelerator_rates_of_image_kernels(tmp_path):
+  config = _config(tmp_path, suite='accelerator', only='convnet3_gradient')
   metrics = benchmark.run(dataclasses.replace(config, shrink=4))
-  for case in ('convnet3', 'convnet3_gradient'):
-    joint, xla = metrics[f'{case}_joint'], metrics[f'{case}_xla']
-    assert 0 < joint.low <= joint.value <= joint.high
-    assert metrics[f'{case}_xla_per_joint'].value == pytest.approx(
-        xla.value / joint.value)
-    if build.compiler('cpu') is not None:
-      assert metrics[f'{case}_fused_per_xla'].value > 0
+  case = 'convnet3_gradient'
+  joint, xla = metrics[f'{case}_joint'], metrics[f'{case}_xla']
+  assert 0 < joint.low <= joint.value <= joint.high
+  assert metrics[f'{case}_xla_per_joint'].value == pytest.approx(
+      xla.value / joint.value)
+  if build.compiler('cpu') is not None:
+    assert metrics[f'{case}_fused_per_xla'].value > 0
+
+
+@pytest.mark.parametrize('only', [
+    'check_vector', pytest.param('check_', marks=pytest.mark.slow)])
+def test_accelerator_checks(tmp_path, only, monkeypatch, capsys):
+  """Made once, kept, and failing where the device computes something else."""
+  config = _config(tmp_path, suite='accelerator', only=only)
+  benchmark.run(config)
+  rows = _rows(tmp_path)
+  assert all(row['passed'] for row in rows.values())
+  assert rows['check_vector_kernels']['same_bits']
+  monkeypatch.setattr(accelerator_suite, '_call', None)
+  benchmark.run(config)
+  assert _rows(tmp_path) == rows
+  capsys.readouterr()
+
+
+def test_accelerator_check_fails_where_the_device_differs(monkeypatch):
+  def check(seed):
+    del seed
+    return {'a': np.array([1.0, 2.0 + 1e-3 * (not numerics.on_cpu())])}
+
+  monkeypatch.setitem(device_checks.CHECKS, 'vector_kernels', (check, 1e-4))
+  row = accelerator_suite.PARTS['check_vector_kernels'].fn(
+      benchmark.Config(suite='accelerator'))
+  assert not row['passed']
+  assert row['same_bits']
+  assert row['difference'] == pytest.approx(5e-4)
+
+
+def test_a_part_that_takes_too_long_or_fails_is_named(
+    tmp_path, monkeypatch, capsys):
+  part = accelerator_suite.PARTS['check_vector_kernels']
+  monkeypatch.setitem(accelerator_suite.PARTS, 'check_vector_kernels',
+                      part._replace(limit=0.01))
+  benchmark.run(_config(tmp_path, suite='accelerator', only='check_vector'))
+  assert 'check_vector_kernels is missing: took over 0.04 s' in (
+      capsys.readouterr().out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('only', [
+    'dm', 'kip', 'networks', 'shadow_sets', 'published', 'regression',
+    'ceilings', 'attack_100'])
+def test_accelerator_loops(tmp_path, only):
+  """At a small part of their size, in the process of the tests."""
+  config = dataclasses.replace(
+      _config(tmp_path, suite='accelerator'), shrink=16 if only != 'regression'
+      else 4, repeats=3, seconds=0.1)
+  row = accelerator_suite.PARTS[only].fn(config)
+  assert all(value.value > 0 for value in row.values()
+             if isinstance(value, records.Metric))
 
 
 @pytest.mark.parametrize('name', [
