@@ -60,10 +60,11 @@ def _check(name: str, config: Any) -> dict[str, Any]:
   worst = {key: float(np.max(np.abs(value - want[key]))
                       / np.max(np.abs(want[key])))
            for key, value in found.items()}
-  same = all(np.array_equal(found[key], again[key]) for key in found)
+  differ = [key for key in found if not np.array_equal(found[key], again[key])]
   difference = max(worst.values())
   return {'worst': max(worst, key=worst.get), 'difference': difference,
-          'bound': bound, 'passed': difference <= bound, 'same_bits': same}
+          'bound': bound, 'passed': difference <= bound,
+          'same_bits': not differ, 'not_same_bits': ' '.join(differ)}
 
 
 def _on_cpu(name, config) -> dict[str, np.ndarray]:
