@@ -122,7 +122,7 @@ def run(config: Config) -> dict[str, Any]:
                   wall_time=time.monotonic() - began)
     try:
       metrics |= evaluation.network_accuracies(
-          config, learned.examples, problem)
+          config, learned.examples, problem, learned.student_rate)
     except KeyboardInterrupt:  # The distilled set is worth keeping.
       learned = learned._replace(status=Status.INTERRUPTED)
   results.write(config, problem, learned, metrics,
@@ -163,7 +163,8 @@ def distil(config: Config) -> Made:
   check(config)
   kernel_fn, problem = prepared(config)
   learned, metrics = _learn(config, kernel_fn, problem)
-  metrics |= evaluation.network_accuracies(config, learned.examples, problem)
+  metrics |= evaluation.network_accuracies(
+      config, learned.examples, problem, learned.student_rate)
   return Made(problem, learned, metrics)
 
 
