@@ -105,6 +105,7 @@ def train_experts(
   checks.at_least('num_experts', num_experts, 1)
   checks.at_least('epochs', epochs, 1)
   checks.positive('learning_rate', learning_rate)
+  checks.at_least('batch_size', batch_size, 1)
   checks.one_of('dtype', dtype, DTYPES)
   data = batches.checked_examples(module, data, 'cross_entropy')
   solver = train.gradient_descent(

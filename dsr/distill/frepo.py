@@ -1,4 +1,4 @@
-r"""FRePo (arXiv:2206.00719): kernel regression on features of a pool of networks.
+r"""FRePo (arXiv:2206.00719): kernel regression on features of trained networks.
 
   f(x) = k(x, X_s) (K_ss + \lambda tr(K_ss)/S I)^{-1} y_s,
   k(x, x') = <\phi(x), \phi(x')>,

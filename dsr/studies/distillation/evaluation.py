@@ -1,5 +1,6 @@
 """What a distilled set is worth: kernel regression and trained networks."""
 import functools
+import pathlib
 import time
 from typing import Any
 
@@ -71,7 +72,8 @@ def siamese(name: str, dataset: str) -> str:
   """'dsa' as the published strategy for `dataset`: digits are not mirrored."""
   if name != 'dsa':
     return name
-  return 'cifar10' if dataset.startswith(('cifar', 'stl')) else 'mnist'
+  name = pathlib.Path(dataset).name
+  return 'cifar10' if name.startswith(('cifar', 'stl')) else 'mnist'
 
 
 _PROTOCOLS = {'frepo': train.FREPO, 'condensation': train.CONDENSATION,

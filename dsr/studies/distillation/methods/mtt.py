@@ -38,6 +38,8 @@ class Options(NamedTuple):
     expert_batch: training images in a step of theirs.
     experts_dir: folder of their trajectories; '' is `training` in the workdir.
       Runs that share it, such as those of several sizes, train them once.
+    side_by_side: experts in training at once; unset: one on CPUs, else as
+      many as the memory holds.
     precision: of the trajectories, float16 or float32.
     student_steps: that a student goes on the distilled set.
     target_epochs: of the expert, that these steps should make up for.
@@ -51,6 +53,7 @@ class Options(NamedTuple):
   expert_rate: float = 0.01
   expert_batch: int = 256
   experts_dir: str = ''
+  side_by_side: int | None = None
   precision: str = 'float16'
   student_steps: int | None = None
   target_epochs: int | None = None
@@ -93,7 +96,7 @@ def _resolved(config) -> Options:
   own, usual = options_of(MTT, config.options), recipe(config)._asdict()
   return own._replace(**{
       name: usual[name] for name, value in own._asdict().items()
-      if value is None})
+      if value is None and name in usual})
 
 
 def _mtt(config, kernel_fn, problem, baseline) -> Learned:
@@ -110,7 +113,7 @@ def _mtt(config, kernel_fn, problem, baseline) -> Learned:
       num_experts=own.experts, epochs=own.most_start - 1 + own.target_epochs,
       learning_rate=own.expert_rate, batch_size=own.expert_batch,
       augment=augment, dtype=own.precision, folder=_folder(config, own),
-      fingerprint=_fingerprint(config, own))
+      fingerprint=_fingerprint(config, own), parallel=own.side_by_side)
   solver = mtt_lib.mtt(
       module,
       optimizer(config, lambda rate: optax.sgd(rate, momentum=_MOMENTUM)),
@@ -151,6 +154,8 @@ def _check(config: Any) -> None:
     checks.at_least(f'options {name}', getattr(own, name), 1)
   for name in ('expert_rate', 'student_rate', 'rate_rate'):
     checks.positive(f'options {name}', getattr(own, name))
+  if own.side_by_side is not None:
+    checks.at_least('options side_by_side', own.side_by_side, 1)
   if config.augment != 'none':
     data_lib.siamese.siamese(evaluation.siamese(config.augment, config.dataset))
 

@@ -1,0 +1,43 @@
+"""`nets.MLP(C, (5,))`, a network of one hidden layer, in NumPy."""
+import numpy as np
+
+
+def forward(params, x):
+  """(hidden units, outputs) for images or rows `x`."""
+  hidden, readout = params['hidden_0'], params['readout']
+  flat = np.asarray(x).reshape(len(x), -1)
+  units = np.maximum(flat @ hidden['kernel'] + hidden['bias'], 0)
+  return units, units @ readout['kernel'] + readout['bias']
+
+
+def backward(params, x, slopes):
+  """Gradient of a loss whose derivative by the outputs is `slopes` (N, C)."""
+  units, _ = forward(params, x)
+  flat = np.asarray(x).reshape(len(x), -1)
+  back = (slopes @ params['readout']['kernel'].T) * (units > 0)
+  return {
+      'hidden_0': {'kernel': flat.T @ back, 'bias': back.sum(0)},
+      'readout': {'kernel': units.T @ slopes, 'bias': slopes.sum(0)}}
+
+
+def cross_entropy_slopes(outputs, y):
+  """Of the mean cross-entropy, by the outputs."""
+  p = np.exp(outputs - outputs.max(1, keepdims=True))
+  return (p / p.sum(1, keepdims=True) - y) / len(y)
+
+
+def step(params, gradient, rate):
+  """Parameters after a step of gradient descent."""
+  return {layer: {name: params[layer][name] - rate * gradient[layer][name]
+                  for name in params[layer]} for layer in params}
+
+
+def central_differences(fn, x, width=1e-6):
+  """The gradient of `fn` by each entry of `x`."""
+  out = np.zeros_like(x)
+  for i in np.ndindex(x.shape):
+    up, down = x.copy(), x.copy()
+    up[i] += width
+    down[i] -= width
+    out[i] = (fn(up) - fn(down)) / (2 * width)
+  return out
