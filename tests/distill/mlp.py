@@ -2,6 +2,27 @@
 import numpy as np
 
 
+def unravel(vector, inputs, classes, units=5):
+  """A vector as parameters, in the order of `jax.flatten_util`."""
+  shapes = {'hidden_0': {'bias': (units,), 'kernel': (inputs, units)},
+            'readout': {'bias': (classes,), 'kernel': (units, classes)}}
+  out, place = {}, 0
+  for layer, leaves in shapes.items():
+    out[layer] = {}
+    for name, shape in leaves.items():
+      size = int(np.prod(shape))
+      out[layer][name] = np.asarray(vector)[place:place + size].reshape(shape)
+      place += size
+  assert place == len(vector)
+  return out
+
+
+def ravel(params):
+  """The vector of `unravel`."""
+  return np.concatenate([params[layer][name].ravel() for layer in sorted(params)
+                         for name in sorted(params[layer])])
+
+
 def forward(params, x):
   """(hidden units, outputs) for images or rows `x`."""
   hidden, readout = params['hidden_0'], params['readout']

@@ -2,7 +2,6 @@
 import signal
 
 import jax
-from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -40,13 +39,12 @@ def whole(data, tmp_path_factory):
 def test_an_epoch_of_one_batch_is_a_step_of_gradient_descent(data):
   found = _train(data, num_experts=1).params[0]
   assert found.shape[0] == EPOCHS + 1
-  unravel = experts.unravel_like(MODULE, data.x)
-  theta = jax.tree.map(np.asarray, unravel(jnp.asarray(found[0], float)))
+  theta = mlp.unravel(found[0].astype(float), 6, CLASSES)
   for kept in found[1:]:
     slopes = mlp.cross_entropy_slopes(
         mlp.forward(theta, data.x)[1], np.asarray(data.y))
     theta = mlp.step(theta, mlp.backward(theta, data.x, slopes), 0.5)
-    np.testing.assert_allclose(kept, ravel_pytree(theta)[0], atol=1e-5)
+    np.testing.assert_allclose(kept, mlp.ravel(theta), atol=1e-5)
 
 
 def test_trajectories_are_found_again_and_half_precision_rounds(data, whole):

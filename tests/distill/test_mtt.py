@@ -1,6 +1,5 @@
 """MTT against NumPy: the unrolled student, its rate, and the rows it sees."""
 import jax
-from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -13,6 +12,7 @@ from tests.distill import mlp, problem
 CLASSES, STEPS, START_RATE = 3, 3, 0.2
 PIXELS, OF_RATE = 0.5, 1e-3
 MODULE = nets.MLP(CLASSES, (5,))
+_SIZE = 6 * 5 + 5 + 5 * CLASSES + CLASSES
 
 
 @pytest.fixture(scope='module')
@@ -23,12 +23,11 @@ def start():
 
 
 @pytest.fixture(scope='module')
-def params(start):
+def params():
   """Two trajectories of four epochs that drift away from a random start."""
-  theta, _ = ravel_pytree(MODULE.init(jax.random.key(0), start.x[:1])['params'])
   rng = np.random.default_rng(2)
-  drift = np.cumsum(0.1 * rng.normal(size=(2, 5, theta.size)), axis=1)
-  return jnp.asarray(theta + drift)
+  drift = np.cumsum(0.1 * rng.normal(size=(2, 5, _SIZE)), axis=1)
+  return jnp.asarray(0.5 * rng.normal(size=_SIZE) + drift)
 
 
 def _solver(**options):
@@ -55,15 +54,12 @@ def _drawn(state):
 
 def _oracle(x, rate, y, params, expert, epoch):
   """L of the module text, by a loop in NumPy."""
-  like = MODULE.init(jax.random.key(0), jnp.asarray(x[:1]))['params']
-  unravel = ravel_pytree(like)[1]
   vectors = np.asarray(params)[expert]
-  theta = jax.tree.map(np.asarray, unravel(jnp.asarray(vectors[epoch])))
+  theta = mlp.unravel(vectors[epoch], 6, CLASSES)
   for _ in range(STEPS):
     slopes = mlp.cross_entropy_slopes(mlp.forward(theta, x)[1], y)
     theta = mlp.step(theta, mlp.backward(theta, x, slopes), rate)
-  end = np.asarray(ravel_pytree(theta)[0])
-  target = vectors[epoch + 2]
+  end, target = mlp.ravel(theta), vectors[epoch + 2]
   return np.sum((end - target)**2) / np.sum((vectors[epoch] - target)**2)
 
 
