@@ -32,7 +32,8 @@ class Options(NamedTuple):
   """Of MTT alone; None is the value for the data set, see `RECIPES`.
 
   Attributes:
-    network: of experts and students, a name of `dsr.nets`.
+    network: of experts and students, a name of `dsr.nets`: convnet3; of digits
+      convnet2, see BUILD_NOTES.
     experts: networks trained on the training set.
     expert_rate: of their SGD.
     expert_batch: training images in a step of theirs.
@@ -48,9 +49,9 @@ class Options(NamedTuple):
     rate_rate: learning rate of that rate.
   """
 
-  network: str = 'convnet3'
+  network: str | None = None
   experts: int | None = None
-  expert_rate: float = 0.01
+  expert_rate: float | None = None
   expert_batch: int = 256
   experts_dir: str = ''
   side_by_side: int | None = None
@@ -58,7 +59,7 @@ class Options(NamedTuple):
   student_steps: int | None = None
   target_epochs: int | None = None
   most_start: int | None = None
-  student_rate: float = 0.01
+  student_rate: float | None = None
   rate_rate: float | None = None
 
 
@@ -66,11 +67,14 @@ class Recipe(NamedTuple):
   """What depends on the data set and on the images per class."""
 
   learning_rate: float
-  experts: int
   student_steps: int
   target_epochs: int
   most_start: int
   rate_rate: float
+  student_rate: float = 0.01
+  expert_rate: float = 0.01
+  experts: int = 100
+  network: str = 'convnet3'
 
 
 # By family, and whether there is one image a class. CIFAR: the values for
@@ -78,12 +82,12 @@ class Recipe(NamedTuple):
 # MNIST: those of the authors' own example, as none are published. Digits: found
 # on the validation split, see BUILD_NOTES.
 RECIPES = {
-    ('cifar', True): Recipe(100.0, 100, 50, 2, 2, 1e-7),
-    ('cifar', False): Recipe(1000.0, 100, 30, 2, 20, 1e-4),
-    ('mnist', True): Recipe(1000.0, 100, 20, 3, 20, 1e-5),
-    ('mnist', False): Recipe(1000.0, 100, 20, 3, 20, 1e-5),
-    ('digits', True): Recipe(10.0, 20, 20, 3, 20, 1e-5),
-    ('digits', False): Recipe(10.0, 20, 20, 3, 20, 1e-5),
+    ('cifar', True): Recipe(100.0, 50, 2, 2, 1e-7),
+    ('cifar', False): Recipe(1000.0, 30, 2, 20, 1e-4),
+    ('mnist', True): Recipe(1000.0, 20, 3, 20, 1e-5),
+    ('mnist', False): Recipe(1000.0, 20, 3, 20, 1e-5),
+    ('digits', True): Recipe(8.0, 15, 4, 4, 1e-4, 0.05, 0.1, 8, 'convnet2'),
+    ('digits', False): Recipe(80.0, 15, 4, 4, 1e-4, 0.05, 0.1, 8, 'convnet2'),
 }
 
 
