@@ -80,6 +80,7 @@ def test_stopped_in_an_epoch_they_go_on_to_the_same_bits(
       'experts_0000.npz', 'experts_0001.npz']
 
 
+@pytest.mark.slow
 def test_side_by_side_they_differ_by_rounding_alone(data, whole):
   both = _train(data, batch_size=4, parallel=2)
   np.testing.assert_allclose(both.params, whole[1].params, atol=1e-6)

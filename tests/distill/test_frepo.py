@@ -120,6 +120,7 @@ def test_resumed_is_bit_identical_with_its_pool(run, data, tmp_path):
   np.testing.assert_array_equal(resumed.infos.loss, straight.infos.loss)
 
 
+@pytest.mark.slow
 def test_fixed_labels_and_mirror_images(data, start):
   solver = _solver(learn_labels=False, flip=True)
   state = solver.init(jax.random.key(3), start, data)
@@ -140,6 +141,7 @@ def test_margins_by_hand():
   np.testing.assert_allclose(frepo.margins(signs), [0.5, 0.2], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_moments_are_those_of_the_distilled_images(data):
   """A training image's features depend on no other one, with batch norm too."""
   module = nets.ConvNet(CLASSES, depth=1, width=2, norm='batch')

@@ -20,6 +20,7 @@ def _run(folder, **fields):
   return distill.run(config)
 
 
+@pytest.mark.slow
 def test_frepo_learns_labels(tmp_path):
   metrics = _run(tmp_path, method='frepo', learning_rate=0.05, steps=4,
                  options='pool_network=mlp,pool=2,age=1')
