@@ -7,6 +7,7 @@ hashable static arguments of `jax.jit`, and parameters are a plain pytree that
 from dsr.nets.alexnet import AlexNet as AlexNet
 from dsr.nets.convnet import ConvNet as ConvNet
 from dsr.nets.efficientnet import EfficientNetLite0 as EfficientNetLite0
+from dsr.nets.frepo_convnet import FRePoConvNet as FRePoConvNet
 from dsr.nets.lenet import LeNet as LeNet
 from dsr.nets.linearize import (
     Linearised as Linearised,

@@ -15,6 +15,7 @@ from dsr.nets import (
     alexnet,
     convnet,
     efficientnet,
+    frepo_convnet,
     lenet,
     mlp,
     resnet,
@@ -54,6 +55,9 @@ NETWORKS: dict[str, Network] = {
     'efficientnet_lite0': Network(
         efficientnet.EfficientNetLite0,
         'EfficientNet-Lite0 (arXiv:1905.11946)'),
+    'frepo_convnet': Network(
+        frepo_convnet.FRePoConvNet, 'three convolutions of 128, 256 and 512 '
+        'channels (arXiv:2206.00719)'),
 }
 
 

@@ -1,4 +1,4 @@
-"""LeNet, AlexNet, VGG-11, ResNet-18 and max-pooled ConvNets against NumPy."""
+"""LeNet, AlexNet, VGG-11, ResNet-18 and other ConvNets against NumPy."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +104,16 @@ def _max_convnet(p, x):
   return _flat(x)
 
 
+def _frepo_convnet(p, x):
+  if x.shape[-1] == 1:
+    x = np.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])
+  for i in range(2):
+    x = _norm(p[f'norm_{i}'], x) if i else x
+    conv = {'conv_0': p[f'conv_{i}']}  # The norm is in front.
+    x = _pool(_relu(_conv(conv, 0, x)), np.mean)
+  return _flat(x)
+
+
 @pytest.mark.parametrize(('module', 'oracle', 'shape'), [
     (nets.LeNet(3, (2, 3), (5, 4)), _lenet, (28, 28, 1)),
     (nets.LeNet(3, (2, 3), (5, 4)), _lenet, (32, 32, 3)),
@@ -112,7 +122,10 @@ def _max_convnet(p, x):
     pytest.param(nets.ResNet18(3, width=1), _resnet18, (20, 16, 3),
                  marks=pytest.mark.slow),
     (nets.ConvNet(3, depth=2, width=2, pool='max'), _max_convnet, (9, 8, 1)),
-], ids=['lenet28', 'lenet32', 'alexnet', 'vgg11', 'resnet18', 'convnet'])
+    (nets.FRePoConvNet(3, depth=2, width=2, norm='instance'), _frepo_convnet,
+     (9, 8, 1)),
+], ids=['lenet28', 'lenet32', 'alexnet', 'vgg11', 'resnet18', 'convnet',
+        'frepo_convnet'])
 def test_equals_numpy_with_features_in_front_of_the_readout(
     module, oracle, shape):
   x = _normal(2, *shape)

@@ -39,15 +39,18 @@ class Config:
   learn_labels: bool = False  # Whether the labels are learned too (kip, rkip).
   # Between the targets and the predictions of kip.
   loss: Literal['mse', 'cross_entropy'] = 'mse'
-  augment: str | None = None  # kip: flip+shift2+...; dm: dsa, color_crop, ...
+  # kip: flip+shift2+...; dm, mtt: dsa, color_crop, ...
+  augment: str | None = None
   corruption: float = 0.0  # Share of pixels frozen to noise (kip, rkip, dm).
   min_distance: float = 0.0  # Least RMS difference to training images (kip).
   ridge: float = 1e-6  # Relative to tr(K)/n.
   steps: int | None = None  # Of the optimizer; unset: 1000.
-  learning_rate: float | None = None  # Unset: Adam 0.04, SGD of dm 1.0.
-  # Of the learning rate; cosine: down to 1/50 of it.
+  # Unset: Adam 0.04, SGD of dm 1.0; of frepo and mtt by data set.
+  learning_rate: float | None = None
+  # Of the learning rate; cosine: down to 1/50 of it, with frepo to 1/10.
   schedule: Literal['constant', 'cosine'] = 'constant'
-  batch_size: int | None = None  # Examples a step; of dm for each class.
+  # Examples a step, 0 for all; of dm for each class, of mtt distilled ones.
+  batch_size: int | None = None
   eval_every: int = 100  # Steps between two looks at the validation split.
   # The set after the last step, or the one that is best on the validation
   # split; auto: what is usual for the method.
@@ -75,7 +78,8 @@ class Config:
   # epochs; dsa: SGD, 1000 epochs of augmented images.
   protocol: Literal['frepo', 'condensation', 'dsa'] = 'frepo'
   network_epochs: int | None = None  # On the distilled set; unset: protocol's.
-  network_learning_rate: float | None = None  # Unset: the protocol's.
+  # Unset: the protocol's; of mtt, where that is SGD, the one it has learned.
+  network_learning_rate: float | None = None
   # Options that the method alone has: name=value with commas between them, e.g.
   # rate=0.1,size=3. An unknown one lists those of the method.
   options: str = ''
@@ -122,7 +126,7 @@ def run(config: Config) -> dict[str, Any]:
                   wall_time=time.monotonic() - began)
     try:
       metrics |= evaluation.network_accuracies(
-          config, learned.examples, problem)
+          config, learned.examples, problem, learned.student_rate)
     except KeyboardInterrupt:  # The distilled set is worth keeping.
       learned = learned._replace(status=Status.INTERRUPTED)
   results.write(config, problem, learned, metrics,
@@ -163,7 +167,8 @@ def distil(config: Config) -> Made:
   check(config)
   kernel_fn, problem = prepared(config)
   learned, metrics = _learn(config, kernel_fn, problem)
-  metrics |= evaluation.network_accuracies(config, learned.examples, problem)
+  metrics |= evaluation.network_accuracies(
+      config, learned.examples, problem, learned.student_rate)
   return Made(problem, learned, metrics)
 
 

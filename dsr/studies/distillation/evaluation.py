@@ -1,5 +1,6 @@
 """What a distilled set is worth: kernel regression and trained networks."""
 import functools
+import pathlib
 import time
 from typing import Any
 
@@ -71,40 +72,54 @@ def siamese(name: str, dataset: str) -> str:
   """'dsa' as the published strategy for `dataset`: digits are not mirrored."""
   if name != 'dsa':
     return name
-  return 'cifar10' if dataset.startswith(('cifar', 'stl')) else 'mnist'
+  name = pathlib.Path(dataset).name
+  return 'cifar10' if name.startswith(('cifar', 'stl')) else 'mnist'
 
 
-def protocol(config: Any) -> train.Protocol:
-  """How networks are trained on the set, as the flags have it."""
-  chosen = {'frepo': train.FREPO, 'condensation': train.CONDENSATION,
-            'dsa': train.SIAMESE}[config.protocol]
+_PROTOCOLS = {'frepo': train.FREPO, 'condensation': train.CONDENSATION,
+              'dsa': train.SIAMESE}
+
+
+def protocol(config: Any, student_rate: float | None = None) -> train.Protocol:
+  """How networks are trained on the set, as the flags have it.
+
+  Args:
+    config: of `experiments.distill`, or of another command with its flags.
+    student_rate: learned with the set: it is the rate of protocols by SGD,
+      unless the flag gives another than the protocol's own.
+  """
+  chosen = _PROTOCOLS[config.protocol]
   if config.protocol == 'dsa':
     chosen = chosen._replace(
         augment=f'siamese_{siamese("dsa", config.dataset)}')
   if config.network_epochs is not None:
     chosen = chosen._replace(epochs=config.network_epochs)
-  if config.network_learning_rate is not None:
+  if config.network_learning_rate not in (None, chosen.learning_rate):
     chosen = chosen._replace(learning_rate=config.network_learning_rate)
+  elif student_rate is not None and chosen.optimizer == 'sgd':
+    chosen = chosen._replace(learning_rate=student_rate)
   if getattr(config, 'network_batch_size', None) is not None:
     chosen = chosen._replace(batch_size=config.network_batch_size)
   return chosen
 
 
 def network_accuracies(
-    config: Any, examples: Examples, problem: Problem) -> dict[str, Any]:
+    config: Any, examples: Examples, problem: Problem,
+    student_rate: float | None = None) -> dict[str, Any]:
   """Test accuracies of networks trained on `examples`, with t intervals.
 
   Args:
     config: an `experiments.distill.Config`.
     examples: inputs and targets of the distilled set.
     problem: whose test set is used.
+    student_rate: see `protocol`.
 
   Returns:
     `<network>_accuracy` and `<network>_seconds`, of training one and testing
     it, for each of the config; `network_accuracy` is the first's.
   """
   metrics, x_test = {}, problem.inputs(problem.test)
-  recipe = protocol(config)
+  recipe = protocol(config, student_rate)
   if recipe.loss == 'cross_entropy':
     examples = examples._replace(y=probabilities(examples.y))
   for i, name in enumerate(names(config.networks)):

@@ -37,14 +37,16 @@ def write(config: Any, problem: Problem, learned: Learned,
   if config.method == 'kip' and config.kernel.startswith('fcn'):
     value = CLAIMED.get(config.dataset, {}).get(config.images_per_class)
     claimed = {'krr_accuracy': value} if value else {}
+  rate = {} if learned.student_rate is None else {
+      'student_rate': learned.student_rate}
   records.write(
       config.workdir, config=config, metrics=metrics, wall_time=wall_time,
       claimed=claimed, contents=contents.of(config),
       arrays={'images': pixels_of(problem, learned),
               'inputs': learned.examples.x, 'targets': learned.examples.y,
-              'labels': labels_of(problem, learned), **learned.arrays,
+              'labels': labels_of(problem, learned), **rate, **learned.arrays,
               **distilled.to_arrays(problem.transform)},
-      extra={**learned.info,
+      extra={**learned.info, **rate,
              'status': learned.status if status is None else status,
              'steps_done': len(learned.loss),
              'validation_steps': learned.steps,

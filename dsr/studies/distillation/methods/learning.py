@@ -1,4 +1,5 @@
 """Gradient methods of distillation: start, loop, and what is kept of it."""
+from collections.abc import Callable
 import time
 from typing import Any
 
@@ -42,7 +43,8 @@ def learn(
     config: Any, kernel_fn: KernelFn, problem: Problem, baseline: Examples,
     solver: Solver, data: Any, *init_args: Any,
     remedies: tuple[str, ...] = ('learning_rate',),
-    began: float | None = None) -> Learned:
+    began: float | None = None,
+    rate_of: Callable[[Any], Any] | None = None) -> Learned:
   """Runs `solver`, keeping what does best on the validation split.
 
   Args:
@@ -55,6 +57,8 @@ def learn(
     *init_args: what its `init` takes besides key and support.
     remedies: flags to change if the loss is not finite.
     began: when the method began, of `time.monotonic`; unset: now.
+    rate_of: state -> the student's learning rate, of a method that learns it;
+      that of the kept set is `student_rate` of the result.
 
   Raises:
     FloatingPointError: the loss is not finite; says at which step.
@@ -68,6 +72,8 @@ def learn(
   kept = {'steps': np.zeros(0, int), 'accuracy': np.zeros(0), 'best': -1.0,
           'seconds': 0.0,
           'x': np.asarray(first.x), 'y': np.asarray(first.y)}
+  if rate_of is not None:
+    kept['rate'] = np.nan
   held_out = problem.validation
   if len(held_out):
     x_held_out = problem.inputs(held_out)
@@ -86,6 +92,8 @@ def learn(
     if config.keep == 'last' or now >= kept['best']:
       kept.update(best=now, x=np.asarray(state.support.x),
                   y=np.asarray(state.support.y))
+      if rate_of is not None:
+        kept['rate'] = float(rate_of(state))
     mark = time.monotonic()  # The look is not the method's.
 
   ignore = _NOT_IN_CHECKPOINTS
@@ -106,7 +114,8 @@ def learn(
   return Learned(
       Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y'])),
       kept['steps'][looked], kept['accuracy'][looked],
-      np.asarray(result.infos.loss), result.status, kept['seconds'])
+      np.asarray(result.infos.loss), result.status, kept['seconds'],
+      student_rate=kept.get('rate'))
 
 
 def targets_of(problem: Problem) -> targets.Targets:

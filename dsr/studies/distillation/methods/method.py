@@ -1,5 +1,6 @@
 """What a way to a distilled set is, to the commands that run it."""
 from collections.abc import Callable
+import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ class Learned(NamedTuple):
     labels: classes, where not those of the start.
     info: more for the record; never changed.
     arrays: more for `distilled.npz`; never changed.
+    student_rate: learning rate of SGD that was learned with the set, for
+      networks that are trained on it by SGD; None of most methods.
   """
 
   examples: Examples
@@ -39,6 +42,7 @@ class Learned(NamedTuple):
   labels: np.ndarray | None = None
   info: dict[str, Any] = {}
   arrays: dict[str, Any] = {}
+  student_rate: float | None = None
 
 
 class Method(NamedTuple):
@@ -58,6 +62,8 @@ class Method(NamedTuple):
       step.
     from_noise: whether images can start from noise (`init`).
     networks: config -> flags that name a network which sees the images.
+    of_data: config -> values of such flags that depend on the data set; they
+      come before `unset`.
   """
 
   run: Callable[..., Learned]
@@ -69,6 +75,11 @@ class Method(NamedTuple):
   check_data: Callable[[Any, Problem], None] = lambda config, problem: None
   from_noise: bool = False
   networks: Callable[[Any], tuple[str, ...]] = lambda config: ()
+  of_data: Callable[[Any], dict[str, Any]] = lambda config: {}
+
+  def values(self, config: Any) -> dict[str, Any]:
+    """Of all flags that are None or 'auto' by default."""
+    return UNSET | self.unset | self.of_data(config)
 
 
 def unlearned(examples: Examples, began: float | None = None,
@@ -84,6 +95,19 @@ def unlearned(examples: Examples, began: float | None = None,
   if began is not None:
     more['seconds'] = time.monotonic() - began
   return Learned(examples, none, none, none, Status.FINISHED, **more)
+
+
+def family(dataset: str) -> str:
+  """'digits', 'mnist' or 'cifar': whose published values suit `dataset`.
+
+  Rates of pixels belong to a data set. Known names and files are told by how
+  their name begins; others count as 'mnist', which mirrors nothing.
+  """
+  name = pathlib.Path(dataset).name
+  if name.startswith('digits'):
+    return 'digits'
+  photographs = ('cifar', 'svhn', 'stl', 'tiny', 'imagenet')
+  return 'cifar' if name.startswith(photographs) else 'mnist'
 
 
 def options_of(method: Method, flag: str) -> Any:
@@ -106,9 +130,16 @@ def options_of(method: Method, flag: str) -> Any:
   return None if method.options is None else method.options(**found)
 
 
-def optimizer(config: Any, make: Callable) -> optax.GradientTransformation:
-  """`make(rate)` with the rate, or the schedule, of the flags."""
+def optimizer(config: Any, make: Callable, *, last: float = 0.02
+              ) -> optax.GradientTransformation:
+  """`make(rate)` with the rate, or the schedule, of the flags.
+
+  Args:
+    config: an `experiments.distill.Config`, resolved.
+    make: of a rate or schedule.
+    last: share of the rate that a cosine ends at.
+  """
   rate = config.learning_rate
   if config.schedule == 'cosine':
-    rate = optax.cosine_decay_schedule(rate, config.steps, alpha=0.02)
+    rate = optax.cosine_decay_schedule(rate, config.steps, alpha=last)
   return make(rate)

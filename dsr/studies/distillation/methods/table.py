@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 from dsr import checks
 from dsr.studies.distillation.methods import (
     dm,
+    frepo,
     kip,
     label_solve,
+    mtt,
     rkip,
     rkip_finite,
     selections,
 )
-from dsr.studies.distillation.methods.method import UNSET, Method, options_of
+from dsr.studies.distillation.methods.method import Method, options_of
 
 _Config = TypeVar('_Config')
 
@@ -24,6 +26,8 @@ METHODS: dict[str, Method] = {
     'rkip_finite': rkip_finite.RKIP_FINITE,
     'label_solve': label_solve.LABEL_SOLVE,
     'dm': dm.DM,
+    'frepo': frepo.FREPO,
+    'mtt': mtt.MTT,
     'random': selections.RANDOM,
     'herding': selections.HERDING,
     'kcenter': selections.KCENTER,
@@ -51,7 +55,7 @@ def resolve(config: _Config) -> _Config:
     ValueError: an unknown method.
   """
   checks.one_of('method', config.method, METHODS)
-  own = UNSET | METHODS[config.method].unset
+  own = METHODS[config.method].values(config)
   unset = {name for name in own if getattr(config, name) in (None, 'auto')}
   return dataclasses.replace(config, **{name: own[name] for name in unset})
 
@@ -63,10 +67,11 @@ def check(config: Any) -> None:
     config: an `experiments.distill.Config`, resolved.
   """
   method = METHODS[config.method]
+  own = method.values(config)
   some = frozenset().union(*(m.reads for m in METHODS.values()))
   for field in dataclasses.fields(config):
     name, value = field.name, getattr(config, field.name)
-    default = (UNSET | method.unset).get(name, field.default)
+    default = own.get(name, field.default)
     if name in some - method.reads and value != default:
       raise ValueError(f'`{name}` must be {default} with {config.method}, '
                        f'which has no use for it; got {value}.')
