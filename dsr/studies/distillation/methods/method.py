@@ -49,7 +49,7 @@ class Method(NamedTuple):
       `experiments.distill.Config`, resolved, and baseline the random subset.
     help: in a line.
     unset: values of the flags that are None or 'auto' by default, where they
-      are not those of `UNSET`.
+      are not those of `UNSET`; or a function of the config that gives one.
     reads: flags that only some methods read; others must be left alone.
     options: NamedTuple of its own options, all with defaults, that the flag
       `options` sets; `options_of` has them.
@@ -69,6 +69,13 @@ class Method(NamedTuple):
   check_data: Callable[[Any, Problem], None] = lambda config, problem: None
   from_noise: bool = False
   networks: Callable[[Any], tuple[str, ...]] = lambda config: ()
+
+
+def unset_of(method: Method, config: Any) -> dict[str, Any]:
+  """Values of the flags that are unset, of the method for this config."""
+  own = UNSET | method.unset
+  return {name: value(config) if callable(value) else value
+          for name, value in own.items()}
 
 
 def unlearned(examples: Examples, began: float | None = None,

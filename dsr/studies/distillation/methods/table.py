@@ -7,14 +7,16 @@ from typing import Any, TypeVar
 
 from dsr import checks
 from dsr.studies.distillation.methods import (
+    dc,
     dm,
+    idc,
     kip,
     label_solve,
     rkip,
     rkip_finite,
     selections,
 )
-from dsr.studies.distillation.methods.method import UNSET, Method, options_of
+from dsr.studies.distillation.methods.method import Method, options_of, unset_of
 
 _Config = TypeVar('_Config')
 
@@ -24,6 +26,9 @@ METHODS: dict[str, Method] = {
     'rkip_finite': rkip_finite.RKIP_FINITE,
     'label_solve': label_solve.LABEL_SOLVE,
     'dm': dm.DM,
+    'dc': dc.DC,
+    'dsa': dc.DSA,
+    'idc': idc.IDC,
     'random': selections.RANDOM,
     'herding': selections.HERDING,
     'kcenter': selections.KCENTER,
@@ -51,7 +56,7 @@ def resolve(config: _Config) -> _Config:
     ValueError: an unknown method.
   """
   checks.one_of('method', config.method, METHODS)
-  own = UNSET | METHODS[config.method].unset
+  own = unset_of(METHODS[config.method], config)
   unset = {name for name in own if getattr(config, name) in (None, 'auto')}
   return dataclasses.replace(config, **{name: own[name] for name in unset})
 
@@ -64,9 +69,10 @@ def check(config: Any) -> None:
   """
   method = METHODS[config.method]
   some = frozenset().union(*(m.reads for m in METHODS.values()))
+  own = unset_of(method, config)
   for field in dataclasses.fields(config):
     name, value = field.name, getattr(config, field.name)
-    default = (UNSET | method.unset).get(name, field.default)
+    default = own.get(name, field.default)
     if name in some - method.reads and value != default:
       raise ValueError(f'`{name}` must be {default} with {config.method}, '
                        f'which has no use for it; got {value}.')
