@@ -72,8 +72,9 @@ class Config:
   networks: str = 'mlp,convnet3'  # Trained on the result; '' for none.
   num_networks: int = 5  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images.
-  protocol: Literal['frepo', 'condensation', 'dsa'] = 'frepo'
+  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, in batches of
+  # 64, with CutMix where images are photographs.
+  protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'frepo'
   network_epochs: int | None = None  # On the distilled set; unset: protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
   # Options that the method alone has: name=value with commas between them, e.g.

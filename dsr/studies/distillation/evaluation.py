@@ -1,5 +1,6 @@
 """What a distilled set is worth: kernel regression and trained networks."""
 import functools
+import pathlib
 import time
 from typing import Any
 
@@ -71,16 +72,20 @@ def siamese(name: str, dataset: str) -> str:
   """'dsa' as the published strategy for `dataset`: digits are not mirrored."""
   if name != 'dsa':
     return name
-  return 'cifar10' if dataset.startswith(('cifar', 'stl')) else 'mnist'
+  name = pathlib.Path(dataset).name
+  return 'cifar10' if name.startswith(('cifar', 'stl')) else 'mnist'
 
 
 def protocol(config: Any) -> train.Protocol:
   """How networks are trained on the set, as the flags have it."""
   chosen = {'frepo': train.FREPO, 'condensation': train.CONDENSATION,
-            'dsa': train.SIAMESE}[config.protocol]
+            'dsa': train.SIAMESE, 'idc': train.IDC}[config.protocol]
   if config.protocol == 'dsa':
     chosen = chosen._replace(
         augment=f'siamese_{siamese("dsa", config.dataset)}')
+  if config.protocol == 'idc' and siamese('dsa', config.dataset) == 'mnist':
+    chosen = chosen._replace(
+        augment=chosen.augment.replace('_flip', ''), cutmix=0.0)
   if config.network_epochs is not None:
     chosen = chosen._replace(epochs=config.network_epochs)
   if config.network_learning_rate is not None:

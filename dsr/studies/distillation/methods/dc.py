@@ -7,10 +7,11 @@ import optax
 from dsr import checks, data as data_lib, nets
 from dsr.distill import dc as dc_lib
 from dsr.studies.distillation import evaluation
-from dsr.studies.distillation.methods import learning, recipes
+from dsr.studies.distillation.methods import learning
 from dsr.studies.distillation.methods.method import (
     Learned,
     Method,
+    family,
     optimizer,
     options_of,
 )
@@ -77,15 +78,15 @@ def _check_data(config: Any, problem: Problem) -> None:
       problem.train.x.shape[1:], problem.train.num_classes)
 
 
-# Pixel rates in units of standardised pixels. Those of digits were chosen on
-# the validation split, see BUILD_NOTES.md.
-_UNSET = {
-    'steps': 1000, 'batch_size': 256, 'keep': 'last',
-    'learning_rate': recipes.by_kind(digits=0.1, mnist=0.1, cifar=0.1)}
+# Of standardised pixels. That of digits was chosen on the validation split, see
+# BUILD_NOTES.md.
+_RATE = {'digits': 0.1, 'mnist': 0.1, 'cifar': 0.1}
+_UNSET = {'batch_size': 256, 'keep': 'last'}
 DC = Method(
     _distil, 'gradient matching (arXiv:2006.05929)', _UNSET,
     frozenset({'ema'}), options=Options, check=_check, check_data=_check_data,
-    from_noise=True)
+    from_noise=True,
+    of_data=lambda config: {'learning_rate': _RATE[family(config.dataset)]})
 DSA = DC._replace(
     help='gradient matching under augmentation (arXiv:2102.08259)',
     unset=_UNSET | {'augment': 'dsa'}, reads=frozenset({'augment', 'ema'}))

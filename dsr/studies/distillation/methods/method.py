@@ -1,5 +1,6 @@
 """What a way to a distilled set is, to the commands that run it."""
 from collections.abc import Callable
+import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ class Method(NamedTuple):
       `experiments.distill.Config`, resolved, and baseline the random subset.
     help: in a line.
     unset: values of the flags that are None or 'auto' by default, where they
-      are not those of `UNSET`; or a function of the config that gives one.
+      are not those of `UNSET`.
     reads: flags that only some methods read; others must be left alone.
     options: NamedTuple of its own options, all with defaults, that the flag
       `options` sets; `options_of` has them.
@@ -58,6 +59,8 @@ class Method(NamedTuple):
       step.
     from_noise: whether images can start from noise (`init`).
     networks: config -> flags that name a network which sees the images.
+    of_data: config -> values of such flags that depend on the data set; they
+      come before `unset`.
   """
 
   run: Callable[..., Learned]
@@ -69,13 +72,11 @@ class Method(NamedTuple):
   check_data: Callable[[Any, Problem], None] = lambda config, problem: None
   from_noise: bool = False
   networks: Callable[[Any], tuple[str, ...]] = lambda config: ()
+  of_data: Callable[[Any], dict[str, Any]] = lambda config: {}
 
-
-def unset_of(method: Method, config: Any) -> dict[str, Any]:
-  """Values of the flags that are unset, of the method for this config."""
-  own = UNSET | method.unset
-  return {name: value(config) if callable(value) else value
-          for name, value in own.items()}
+  def values(self, config: Any) -> dict[str, Any]:
+    """Of all flags that are None or 'auto' by default."""
+    return UNSET | self.unset | self.of_data(config)
 
 
 def unlearned(examples: Examples, began: float | None = None,
@@ -91,6 +92,19 @@ def unlearned(examples: Examples, began: float | None = None,
   if began is not None:
     more['seconds'] = time.monotonic() - began
   return Learned(examples, none, none, none, Status.FINISHED, **more)
+
+
+def family(dataset: str) -> str:
+  """'digits', 'mnist' or 'cifar': whose published values suit `dataset`.
+
+  Rates of pixels belong to a data set. Known names and files are told by how
+  their name begins; others count as 'mnist', which mirrors nothing.
+  """
+  name = pathlib.Path(dataset).name
+  if name.startswith('digits'):
+    return 'digits'
+  photographs = ('cifar', 'svhn', 'stl', 'tiny', 'imagenet')
+  return 'cifar' if name.startswith(photographs) else 'mnist'
 
 
 def options_of(method: Method, flag: str) -> Any:

@@ -16,7 +16,7 @@ from dsr.studies.distillation.methods import (
     rkip_finite,
     selections,
 )
-from dsr.studies.distillation.methods.method import Method, options_of, unset_of
+from dsr.studies.distillation.methods.method import Method, options_of
 
 _Config = TypeVar('_Config')
 
@@ -56,7 +56,7 @@ def resolve(config: _Config) -> _Config:
     ValueError: an unknown method.
   """
   checks.one_of('method', config.method, METHODS)
-  own = unset_of(METHODS[config.method], config)
+  own = METHODS[config.method].values(config)
   unset = {name for name in own if getattr(config, name) in (None, 'auto')}
   return dataclasses.replace(config, **{name: own[name] for name in unset})
 
@@ -68,8 +68,8 @@ def check(config: Any) -> None:
     config: an `experiments.distill.Config`, resolved.
   """
   method = METHODS[config.method]
+  own = method.values(config)
   some = frozenset().union(*(m.reads for m in METHODS.values()))
-  own = unset_of(method, config)
   for field in dataclasses.fields(config):
     name, value = field.name, getattr(config, field.name)
     default = own.get(name, field.default)
