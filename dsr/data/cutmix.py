@@ -34,6 +34,7 @@ def cutmix(
   """
   checks.images('x', x)
   checks.within('probability', probability, 0, 1)
+  x, y = jnp.asarray(x), jnp.asarray(y)
   keys = jax.random.split(key, 4)
   draw = lambda k, n: jax.random.uniform(k, (n,), jnp.float32)
   partner = jax.random.permutation(keys[0], x.shape[0])

@@ -122,7 +122,6 @@ def dc(
   checks.positive('network_rate', network_rate)
   if block is not None:
     checks.at_least('block', block, 1)
-  block = matching.pick_block(module) if block is None else block
   training = descent.gradient_descent(
       module, optax.sgd(network_rate), batch_size=_INNER_BATCH,
       loss='cross_entropy', augment=augment_training, init_scale=init_scale)
@@ -139,7 +138,8 @@ def dc(
   def one_class(params, part):
     label, real, weights, z = part
     want = matching.class_gradient(
-        loss, params, real, label, weights, block=block)
+        loss, params, real, label, weights,
+        block=block or matching.pick_block(module, real.shape[1:]))
     return matching.matched(loss, matching.cosine, params, z, label, want)
 
   def pixel_gradient(params, x, data, key_batch, key_augment):

@@ -129,7 +129,7 @@ def idc(
                           optax.sgd(network_rate, momentum=_MOMENTUM)),
       loss='cross_entropy', augment=augment_training, cutmix=cutmix,
       init_scale=init_scale)
-  loss, block = matching.class_loss(module), matching.pick_block(module)
+  loss = matching.class_loss(module)
   unchanged = lambda key, x: x
   change = augment or unchanged
 
@@ -166,7 +166,8 @@ def idc(
     own = jax.lax.dynamic_slice_in_dim(stored.x, label * num, num)
     z, pull = jax.vjp(lambda s: seen(key, key_pick, s), own)
     want = matching.class_gradient(
-        loss, params, change(key, data.x[rows]), label, weights, block=block)
+        loss, params, change(key, data.x[rows]), label, weights,
+        block=matching.pick_block(module, data.x.shape[1:]))
     value, towards = matching.matched(
         loss, METRICS[metric], params, z, label, want)
     gradient = jax.lax.dynamic_update_slice_in_dim(

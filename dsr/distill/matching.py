@@ -17,6 +17,7 @@ Axes: B training images, n distilled images of a class; O outputs of a layer.
 A gradient is a pytree in the shape of the parameters; kernels have O last.
 """
 from collections.abc import Callable
+import math
 from typing import Any
 
 from flax import linen as nn
@@ -27,9 +28,9 @@ import optax
 
 from dsr import numerics
 
-# Training images whose gradient is taken at a time, on CPUs: their activations
-# stay in the cache. Elsewhere all of a class go at once.
-_BLOCK = 8
+# Of training images whose gradient is taken at a time, on CPUs: 8 of 28 x 28,
+# whose activations stay in the cache. Elsewhere all of a class go at once.
+_PIXELS = 8 * 28 * 28
 _SMALL = 1e-6  # Beside a product of norms, as published.
 
 
@@ -79,14 +80,14 @@ def class_gradient(
   return jax.lax.scan(add, zeros, (split(x), split(weights)))[0]
 
 
-def pick_block(module: nn.Module) -> int | None:
-  """Images at a time for `class_gradient`, or None for all.
+def pick_block(module: nn.Module, shape: tuple[int, ...]) -> int | None:
+  """Images of `shape` at a time for `class_gradient`, or None for all.
 
   Networks that normalise by the batch always get all at once.
   """
   if getattr(module, 'norm', None) == 'batch' or not numerics.on_cpu():
     return None
-  return _BLOCK
+  return max(1, _PIXELS // math.prod(shape[:2]))
 
 
 def matched(
