@@ -39,15 +39,18 @@ class Config:
   learn_labels: bool = False  # Whether the labels are learned too (kip, rkip).
   # Between the targets and the predictions of kip.
   loss: Literal['mse', 'cross_entropy'] = 'mse'
-  augment: str | None = None  # kip: flip+shift2+...; dm: dsa, color_crop, ...
+  # kip: flip+shift2+...; dm, dsa, idc: dsa, color_crop, ...
+  augment: str | None = None
   corruption: float = 0.0  # Share of pixels frozen to noise (kip, rkip, dm).
   min_distance: float = 0.0  # Least RMS difference to training images (kip).
   ridge: float = 1e-6  # Relative to tr(K)/n.
   steps: int | None = None  # Of the optimizer; unset: 1000.
-  learning_rate: float | None = None  # Unset: Adam 0.04, SGD of dm 1.0.
+  # Unset: Adam 0.04, SGD of dm 1.0; of dc, dsa and idc by data set.
+  learning_rate: float | None = None
   # Of the learning rate; cosine: down to 1/50 of it.
   schedule: Literal['constant', 'cosine'] = 'constant'
-  batch_size: int | None = None  # Examples a step; of dm for each class.
+  # Examples a step; of dm, dc, dsa and idc for each class.
+  batch_size: int | None = None
   eval_every: int = 100  # Steps between two looks at the validation split.
   # The set after the last step, or the one that is best on the validation
   # split; auto: what is usual for the method.
