@@ -39,7 +39,7 @@ class Config:
   learn_labels: bool = False  # Whether the labels are learned too (kip, rkip).
   # Between the targets and the predictions of kip.
   loss: Literal['mse', 'cross_entropy'] = 'mse'
-  # kip: flip+shift2+...; dm, dsa, idc: dsa, color_crop, ...
+  # kip: flip+shift2+...; dm, dsa: dsa, color_crop, ...; idc: color_crop, ...
   augment: str | None = None
   corruption: float = 0.0  # Share of pixels frozen to noise (kip, rkip, dm).
   min_distance: float = 0.0  # Least RMS difference to training images (kip).

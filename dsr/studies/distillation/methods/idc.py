@@ -159,8 +159,7 @@ def _check_data(config: Any, problem: Problem) -> None:
 
 
 # Of pixels in [0, 1], with ten images a class; in proportion to their number,
-# as published. That of digits was chosen on the validation split, see
-# BUILD_NOTES.md.
+# as published. That of digits is MNIST's, not chosen for them.
 _RATE = {'digits': 1e-4, 'mnist': 1e-4, 'cifar': 5e-3}
 
 
