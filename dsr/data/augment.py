@@ -116,8 +116,9 @@ def by_name(name: str, *, fill=0.0) -> Augmentation | None:
     name: 'none', or a sum of the following, applied from left to right:
       'flip', 'shift<pixels>', 'crop_pad<pixels>', 'rotate<degrees>',
       'scale<factor>'; 'brightness<..>', 'contrast<..>', 'saturation<..>',
-      'hue<..>', 'blur<..>' of `photometric`; 'siamese_<strategy>' with own
-      parameters for each image, e.g. 'siamese_cifar10'.
+      'hue<..>', 'blur<..>' of `photometric`; 'siamese_<strategy>' and
+      'layered_<strategy>' with own parameters for each image, e.g.
+      'siamese_cifar10'.
     fill: background for those that need one, see the module's text.
 
   Raises:
@@ -145,9 +146,13 @@ def _parse(part, name, fill):
   if part.startswith('siamese_'):
     return siamese.siamese(
         part.removeprefix('siamese_'), shared=False, fill=fill)
+  if part.startswith('layered_'):
+    return siamese.layered(
+        part.removeprefix('layered_'), shared=False, fill=fill)
   raise ValueError(
       "`name` must be 'none' or made of flip, shift<pixels>, "
       'crop_pad<pixels>, rotate<degrees>, scale<factor>, siamese_<strategy>, '
+      'layered_<strategy>, '
       f'{", ".join(f"{kind}<amount>" for kind in photometric.KINDS)} joined by '
       f"+, as in 'flip+shift2+rotate10'; got {part!r} in {name!r}.")
 

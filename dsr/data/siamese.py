@@ -41,6 +41,8 @@ STRATEGIES = {
     'mnist': 'color_crop_cutout_scale_rotate',
 }
 
+_ALWAYS = ('flip', 'color', 'cutout')  # In `layered`.
+
 _BRIGHTNESS, _SATURATION, _CONTRAST = 1.0, 2.0, 0.5
 _CROP, _CUTOUT = 0.125, 0.5  # In units of the height and the width.
 _FLIP = 0.5
@@ -71,6 +73,33 @@ def siamese(
   for operation in operations:
     checks.one_of('strategy', operation, _OPERATIONS)
   return _augment(operations, bool(shared), _hashable(np.asarray(fill)))
+
+
+def layered(strategy: str, *, shared: bool = True, fill=0.0) -> Callable:
+  """Flip, colour, one of the other operations, cutout: each that is named.
+
+  Where `siamese` draws one operation of all, this makes flip, colour and cutout
+  whenever they are part of the strategy, and draws one of what else there is,
+  as in arXiv:2205.14959. Arguments and errors are those of `siamese`.
+  """
+  operations = tuple(STRATEGIES.get(strategy, strategy).split('_'))
+  others = '_'.join(o for o in operations if o not in _ALWAYS)
+  order = ('flip', 'color', others, 'cutout')
+  chosen = [o for o in order if o and (o == others or o in operations)]
+  return _chain(tuple(
+      siamese(o, shared=shared, fill=fill) for o in chosen))
+
+
+@functools.lru_cache(maxsize=64)
+def _chain(parts):
+  """The functions one after another, each with a key of its own."""
+
+  def augment(key, x):
+    for i, part in enumerate(parts):
+      x = part(jax.random.fold_in(key, i), x)
+    return x
+
+  return augment
 
 
 def _hashable(fill):

@@ -15,6 +15,7 @@ from dsr.train.networks import (
 from dsr.train.protocol import (
     CONDENSATION,
     FREPO,
+    IDC,
     OPTIMIZERS,
     SCHEDULES,
     SIAMESE,
@@ -28,7 +29,7 @@ from dsr.train.recipe import Recipe, check_recipe
 from dsr.train.shadows import fit_shadows
 from dsr.train.victim import Checkpoint, Victim, fit_victim, outputs
 
-__all__ = ['CONDENSATION', 'FREPO', 'LOSSES', 'OPTIMIZERS', 'SCHEDULES',
+__all__ = ['CONDENSATION', 'FREPO', 'IDC', 'LOSSES', 'OPTIMIZERS', 'SCHEDULES',
            'SIAMESE', 'Checkpoint', 'Evaluation', 'Info', 'Privacy', 'Protocol',
            'Recipe', 'State', 'Trained', 'Victim', 'accuracy',
            'adversarial_descent', 'automatic_rate', 'batch_stats',

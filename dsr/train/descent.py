@@ -16,9 +16,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 import optax
 
 from dsr import checks
+from dsr.data import cutmix as cutmix_lib
 from dsr.train import batches
 from dsr.train.batches import LOSSES
-from dsr.types import Solver
+from dsr.types import Examples, Solver
 
 
 class State(NamedTuple):
@@ -42,7 +43,8 @@ class Info(NamedTuple):
 def gradient_descent(
     module: nn.Module, optimizer: optax.GradientTransformation, *,
     batch_size: int | None = None, loss: str = 'mse',
-    augment: Callable | None = None, init_scale: float = 1.0) -> Solver:
+    augment: Callable | None = None, cutmix: float = 0.0,
+    init_scale: float = 1.0) -> Solver:
   """Training of one network as init/step, for `dsr.loop` or any scan.
 
   Args:
@@ -54,6 +56,7 @@ def gradient_descent(
       least N, trains on everything at each step, in the given order.
     loss: one of `LOSSES`.
     augment: (key, x (B, ...)) -> x (B, ...), hashable; drawn anew each step.
+    cutmix: probability that a batch is mixed by `data.cutmix`, after `augment`.
     init_scale: factor on all kernels at the start. Kernels begin LeCun-normal,
       with variance 1 / fan-in; PyTorch's have a third of that.
 
@@ -64,6 +67,7 @@ def gradient_descent(
   checks.one_of('loss', loss, LOSSES)
   if batch_size is not None:
     checks.at_least('batch_size', batch_size, 1)
+  checks.within('cutmix', cutmix, 0, 1)
   checks.positive('init_scale', init_scale)
 
   def init(key, data):
@@ -81,6 +85,9 @@ def gradient_descent(
     if augment is not None:
       key = jax.random.fold_in(jax.random.split(state.key)[0], state.step)
       batch = batch._replace(x=augment(key, batch.x))
+    if cutmix:
+      key = jax.random.fold_in(jax.random.split(state.key, 3)[2], state.step)
+      batch = Examples(*cutmix_lib.cutmix(key, batch.x, batch.y, cutmix))
     return descend(state, optimizer, lambda p: loss_fn(p, batch), order)
 
   return Solver(init, step)

@@ -92,7 +92,7 @@ def fit_networks(
     optimizer: optax.GradientTransformation, num_steps: int,
     num_networks: int = 5, batch_size: int | None = None, loss: str = 'mse',
     augment: Callable | None = None, init_scale: float = 1.0,
-    parallel: int | None = None) -> Trained:
+    cutmix: float = 0.0, parallel: int | None = None) -> Trained:
   """Trains R networks from R random starts on the same examples.
 
   Networks with batch normalisation train on the moments of each batch and get
@@ -110,6 +110,7 @@ def fit_networks(
     loss: one of `LOSSES`.
     augment: see `gradient_descent`.
     init_scale: see `gradient_descent`.
+    cutmix: see `gradient_descent`.
     parallel: networks in one vmap; the others wait their turn. None is 1 on
       CPUs, where one network fills the cores and a batched matrix product is
       slower than its parts, and elsewhere as many as memory allows, see
@@ -123,7 +124,8 @@ def fit_networks(
   """
   data = checked_examples(module, data, loss)
   solver = gradient_descent(module, optimizer, batch_size=batch_size, loss=loss,
-                            augment=augment, init_scale=init_scale)
+                            augment=augment, cutmix=cutmix,
+                            init_scale=init_scale)
   params, curve = train_all(
       key, solver, data, num_steps=num_steps, num_networks=num_networks,
       parallel=parallel, name=f'{loss} loss of {type(module).__name__}')

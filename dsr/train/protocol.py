@@ -15,7 +15,7 @@ from dsr.train.networks import Trained, accuracy, fit_networks
 from dsr.types import Examples
 
 OPTIMIZERS = ('sgd', 'adam')
-SCHEDULES = ('constant', 'cosine', 'step')
+SCHEDULES = ('constant', 'cosine', 'step', 'late')
 
 
 class Protocol(NamedTuple):
@@ -23,14 +23,16 @@ class Protocol(NamedTuple):
 
   The defaults, `FREPO`, are those of arXiv:2206.00719 and fit learned,
   real-valued labels. `CONDENSATION` is that of arXiv:2006.05929; `SIAMESE` is
-  its longer, augmented variant for DSA, DM and MTT (arXiv:2102.08259).
+  its longer, augmented variant for DSA, DM and MTT (arXiv:2102.08259). `IDC` is
+  that of arXiv:2205.14959.
 
   Attributes:
     epochs: passes over the set; steps, if it fits one batch.
     batch_size: B; sets of at most B examples are trained in full batches.
     optimizer: 'sgd' or 'adam'.
     learning_rate: at the start.
-    schedule: 'constant', 'cosine' (to 0) or 'step' (a tenth from half-time on).
+    schedule: 'constant', 'cosine' (to 0), 'step' (a tenth from half-time on) or
+      'late' (a fifth from 2/3 of the steps on, a fifth of that from 5/6 on).
     momentum: of 'sgd'; Adam has its usual 0.9 and 0.999.
     weight_decay: added to the gradient in 'sgd', decoupled in 'adam'.
     loss: 'mse' on the encoded targets, or 'cross_entropy' on probabilities:
@@ -40,6 +42,7 @@ class Protocol(NamedTuple):
     init_scale: factor on all kernels at the start, see `gradient_descent`. A
       norm cancels it but for the rate of learning, which its inverse square
       multiplies: published figures rest on it.
+    cutmix: probability that a batch is mixed, see `data.cutmix`.
   """
 
   epochs: int = 1000
@@ -52,6 +55,7 @@ class Protocol(NamedTuple):
   loss: str = 'mse'
   augment: str = 'none'
   init_scale: float = 1.0
+  cutmix: float = 0.0
 
 
 FREPO = Protocol()
@@ -61,6 +65,10 @@ CONDENSATION = Protocol(
     init_scale=1 / math.sqrt(3))  # As PyTorch starts.
 # Digits must not be flipped: `._replace(augment='siamese_mnist')`.
 SIAMESE = CONDENSATION._replace(epochs=1000, augment='siamese_cifar10')
+# On MNIST without mixing and flips: `._replace(cutmix=0.0, augment=...)`.
+IDC = CONDENSATION._replace(
+    epochs=1000, batch_size=64, schedule='late', cutmix=0.5,
+    augment='layered_color_crop_flip_scale_rotate')
 
 
 class Evaluation(NamedTuple):
@@ -97,6 +105,9 @@ def make_optimizer(
       'cosine': lambda r: optax.cosine_decay_schedule(r, num_steps),
       'step': lambda r: optax.piecewise_constant_schedule(
           r, {max(1, num_steps // 2): 0.1}),
+      'late': lambda r: optax.piecewise_constant_schedule(
+          r, {max(1, 2 * num_steps // 3): 0.2,
+              max(2, 5 * num_steps // 6): 0.2}),
   }[protocol.schedule](protocol.learning_rate)
   if protocol.optimizer == 'adam':
     return optax.adamw(rate, weight_decay=protocol.weight_decay)
@@ -143,7 +154,8 @@ def evaluate(
       optimizer=make_optimizer(protocol, num_steps=num_steps),
       num_steps=num_steps, num_networks=num_networks,
       batch_size=protocol.batch_size, loss=protocol.loss,
-      augment=augment or named, init_scale=protocol.init_scale)
+      augment=augment or named, init_scale=protocol.init_scale,
+      cutmix=protocol.cutmix)
   score = accuracy(trained, x, labels)
   deviation = float(np.std(score, ddof=1)) if num_networks > 1 else math.nan
   return Evaluation(score, float(np.mean(score)), deviation, trained)

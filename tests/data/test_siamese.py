@@ -203,3 +203,19 @@ def test_bad_strategies_and_images_are_refused(key):
     siamese.siamese()(key, _images()[0])
   with pytest.raises(ValueError, match='`fill` must be a number, 3 numbers'):
     siamese.siamese('crop', fill=(1.0, 2.0))(key, _images())
+
+
+def test_layers_are_colour_one_of_the_others_and_cutout():
+  """Whatever the order of their names, each with a key of its own."""
+  x = _images(3)
+  key = jax.random.key(5)
+  want = x
+  for i, name in enumerate(('flip', 'color', 'crop_scale', 'cutout')):
+    want = siamese.siamese(name)(jax.random.fold_in(key, i), want)
+  strategy = 'cutout_crop_color_scale_flip'
+  got = siamese.layered(strategy)(key, x)
+  np.testing.assert_array_equal(got, want)
+  assert siamese.layered(strategy) is siamese.layered(strategy)
+  named = augment.by_name('layered_color')(key, x)
+  np.testing.assert_array_equal(named, siamese.siamese(
+      'color', shared=False)(jax.random.fold_in(key, 0), x))

@@ -25,7 +25,7 @@ def _evaluate(protocol, module=MODULE, **options):
 
 
 def test_protocols_are_plain_and_hashable():
-  for protocol in (train.FREPO, train.CONDENSATION, train.SIAMESE):
+  for protocol in (train.FREPO, train.CONDENSATION, train.SIAMESE, train.IDC):
     again = train.Protocol(**json.loads(json.dumps(protocol._asdict())))
     assert again == protocol
     assert hash(again) == hash(protocol)
@@ -39,6 +39,17 @@ def test_the_named_augmentation_is_that_of_its_name():
   named = _evaluate(protocol._replace(augment='flip'))
   given = _evaluate(protocol, augment=augment.flip)
   np.testing.assert_array_equal(named.trained.curve, given.trained.curve)
+
+
+def test_the_late_schedule_falls_twice_to_a_fifth():
+  protocol = train.IDC._replace(momentum=0.0, weight_decay=0.0)
+  optimizer = train.make_optimizer(protocol, num_steps=12)
+  state, seen = optimizer.init(1.0), []
+  for _ in range(12):
+    update, state = optimizer.update(1.0, state, 1.0)
+    seen.append(-100 * float(update))
+  np.testing.assert_allclose(
+      seen, [1] * 8 + [0.2] * 2 + [0.04] * 2, rtol=1e-5)
 
 
 def test_condensation_starts_as_pytorch_does(key):

@@ -33,8 +33,9 @@ class Config:
   networks: str = 'convnet3,mlp'
   num_networks: int = 5  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images.
-  protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
+  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, in batches of
+  # 64, with CutMix where images are photographs.
+  protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'condensation'
   network_epochs: int | None = None  # Unset: the protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
   # Flags of experiments.distill for all methods or for one, with commas between

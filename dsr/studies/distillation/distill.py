@@ -39,17 +39,18 @@ class Config:
   learn_labels: bool = False  # Whether the labels are learned too (kip, rkip).
   # Between the targets and the predictions of kip.
   loss: Literal['mse', 'cross_entropy'] = 'mse'
-  # kip: flip+shift2+...; dm, mtt: dsa, color_crop, ...
+  # kip: flip+shift2+...; dm, dsa, mtt: dsa, color_crop, ...; idc: color_crop, ...
   augment: str | None = None
   corruption: float = 0.0  # Share of pixels frozen to noise (kip, rkip, dm).
   min_distance: float = 0.0  # Least RMS difference to training images (kip).
   ridge: float = 1e-6  # Relative to tr(K)/n.
   steps: int | None = None  # Of the optimizer; unset: 1000.
-  # Unset: Adam 0.04, SGD of dm 1.0; of frepo and mtt by data set.
+  # Unset: Adam 0.04, SGD of dm 1.0; of frepo, dc, dsa, idc, mtt by data set.
   learning_rate: float | None = None
   # Of the learning rate; cosine: down to 1/50 of it, with frepo to 1/10.
   schedule: Literal['constant', 'cosine'] = 'constant'
-  # Examples a step, 0 for all; of dm for each class, of mtt distilled ones.
+  # Examples a step, 0 for all; of dm, dc, dsa and idc for each class, of mtt
+  # distilled ones.
   batch_size: int | None = None
   eval_every: int = 100  # Steps between two looks at the validation split.
   # The set after the last step, or the one that is best on the validation
@@ -75,8 +76,9 @@ class Config:
   networks: str = 'mlp,convnet3'  # Trained on the result; '' for none.
   num_networks: int = 5  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images.
-  protocol: Literal['frepo', 'condensation', 'dsa'] = 'frepo'
+  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, in batches of
+  # 64, with CutMix where images are photographs.
+  protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'frepo'
   network_epochs: int | None = None  # On the distilled set; unset: protocol's.
   # Unset: the protocol's; of mtt, where that is SGD, the one it has learned.
   network_learning_rate: float | None = None

@@ -77,7 +77,7 @@ def siamese(name: str, dataset: str) -> str:
 
 
 _PROTOCOLS = {'frepo': train.FREPO, 'condensation': train.CONDENSATION,
-              'dsa': train.SIAMESE}
+              'dsa': train.SIAMESE, 'idc': train.IDC}
 
 
 def protocol(config: Any, student_rate: float | None = None) -> train.Protocol:
@@ -92,6 +92,9 @@ def protocol(config: Any, student_rate: float | None = None) -> train.Protocol:
   if config.protocol == 'dsa':
     chosen = chosen._replace(
         augment=f'siamese_{siamese("dsa", config.dataset)}')
+  if config.protocol == 'idc' and siamese('dsa', config.dataset) == 'mnist':
+    chosen = chosen._replace(
+        augment=chosen.augment.replace('_flip', ''), cutmix=0.0)
   if config.network_epochs is not None:
     chosen = chosen._replace(epochs=config.network_epochs)
   if config.network_learning_rate not in (None, chosen.learning_rate):

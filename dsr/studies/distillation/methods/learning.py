@@ -9,7 +9,7 @@ import numpy as np
 
 from dsr import loop
 from dsr.distill import averaging, support as support_lib, targets
-from dsr.runs import contents
+from dsr.runs import contents, options as options_lib
 from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.methods.method import Learned
 from dsr.studies.distillation.problem import Problem
@@ -19,7 +19,7 @@ from dsr.types import Examples, KernelFn, Solver, Status
 _NOT_IN_CHECKPOINTS = (
     'workdir', 'networks', 'num_networks', 'network_epochs',
     'network_learning_rate', 'protocol', 'fresh')
-_WAYS = {'learning_rate': 'lower', 'ridge': 'raise'}
+_WAYS = {'ridge': 'raise'}  # What helps a diverging run; others: lower.
 
 
 def start(config: Any, baseline: Examples) -> support_lib.Support:
@@ -43,7 +43,8 @@ def learn(
     config: Any, kernel_fn: KernelFn, problem: Problem, baseline: Examples,
     solver: Solver, data: Any, *init_args: Any,
     remedies: tuple[str, ...] = ('learning_rate',),
-    began: float | None = None,
+    began: float | None = None, first: support_lib.Support | None = None,
+    view: Callable[[Examples], Examples] | None = None,
     rate_of: Callable[[Any], Any] | None = None) -> Learned:
   """Runs `solver`, keeping what does best on the validation split.
 
@@ -55,10 +56,16 @@ def learn(
     solver: a method; averaged if the config asks for it.
     data: what its steps read.
     *init_args: what its `init` takes besides key and support.
-    remedies: flags to change if the loss is not finite.
+    remedies: flags, and own options, to change if the loss is not finite.
     began: when the method began, of `time.monotonic`; unset: now.
+<<<<<<< HEAD
     rate_of: state -> the student's learning rate, of a method that learns it;
       that of the kept set is `student_rate` of the result.
+=======
+    first: the support to start from; unset: of `start`.
+    view: from what is learned to the distilled set, where they differ. The
+      images that are learned are then the array `stored` of the result.
+>>>>>>> w/meth_b
 
   Raises:
     FloatingPointError: the loss is not finite; says at which step.
@@ -66,7 +73,9 @@ def learn(
   mark = time.monotonic() if began is None else began
   if config.ema:
     solver = averaging.averaged(solver, config.ema)
-  first = start(config, baseline)
+  if first is None:
+    first = start(config, baseline)
+  show = view or (lambda learned: learned)
   # Of every look: at which step, and the accuracy; NaN without validation.
   # `seconds` are those of the method, over all sessions, up to the checkpoint.
   kept = {'steps': np.zeros(0, int), 'accuracy': np.zeros(0), 'best': -1.0,
@@ -85,8 +94,8 @@ def learn(
     now = np.nan
     if len(held_out):
       now = evaluation.accuracy(
-          kernel_fn, state.support.examples(), x_held_out, held_out.y,
-          config.ridge)
+          kernel_fn, show(state.support.examples()), x_held_out,
+          held_out.y, config.ridge)
     kept.update(steps=np.append(kept['steps'], step),
                 accuracy=np.append(kept['accuracy'], now))
     if config.keep == 'last' or now >= kept['best']:
@@ -106,16 +115,32 @@ def learn(
       fingerprint=contents.fingerprint(config, ignore=ignore),
       extra=kept, on_chunk=on_chunk, description=config.method)
   if result.status == Status.NOT_FINITE:
-    advice = ' or '.join(f'{_WAYS[name]} `{name}` (got {getattr(config, name)})'
-                         for name in remedies)
     raise FloatingPointError(f'The loss of {config.method} is not finite at '
-                             f'step {result.broken_at}: {advice}.')
+                             f'step {result.broken_at}: '
+                             f'{_advice(config, remedies)}.')
   looked = np.isfinite(kept['accuracy'])
   return Learned(
-      Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y'])),
+      show(Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y']))),
       kept['steps'][looked], kept['accuracy'][looked],
       np.asarray(result.infos.loss), result.status, kept['seconds'],
+<<<<<<< HEAD
       student_rate=kept.get('rate'))
+=======
+      arrays={} if view is None else {'stored': kept['x']})
+
+
+def _advice(config, remedies) -> str:
+  """Which flag, or which of the method's own options, to change, and how."""
+  given = dict(options_lib.split(config.options))
+
+  def say(name):
+    flag = f'{_WAYS.get(name, "lower")} `{name}`'
+    if hasattr(config, name):
+      return f'{flag} (got {getattr(config, name)})'
+    return f'{flag} of `options` (got {given.get(name, "its default")})'
+
+  return ' or '.join(map(say, remedies))
+>>>>>>> w/meth_b
 
 
 def targets_of(problem: Problem) -> targets.Targets:

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 from dsr import checks
 from dsr.studies.distillation.methods import (
+    dc,
     dm,
     frepo,
+    idc,
     kip,
     label_solve,
     mtt,
@@ -26,6 +28,9 @@ METHODS: dict[str, Method] = {
     'rkip_finite': rkip_finite.RKIP_FINITE,
     'label_solve': label_solve.LABEL_SOLVE,
     'dm': dm.DM,
+    'dc': dc.DC,
+    'dsa': dc.DSA,
+    'idc': idc.IDC,
     'frepo': frepo.FREPO,
     'mtt': mtt.MTT,
     'random': selections.RANDOM,
