@@ -128,14 +128,16 @@ def _by_outputs(key, config, models, probe) -> dict[str, np.ndarray]:
   y = probe.images.y
   found = {name: score(outputs, y)
            for name, score in scores_lib.SCORES.items()}
+  targets = None
   if config.model == subjects.KRR:
-    found['squared_error'] = scores_lib.negative_squared_error(
-        outputs, np.asarray(problem_lib.encoded(probe.images), float))
+    targets = np.asarray(problem_lib.encoded(probe.images), float)
+    found['squared_error'] = scores_lib.negative_squared_error(outputs, targets)
   for i, name in enumerate(evaluation.names(config.learned)):
     keys = jax.random.split(jax.random.fold_in(key, i), len(outputs))
     if min(probe.member.sum(), (~probe.member).sum()) >= 5:
       found[f'learned_{name}'] = np.stack([
-          learned.learned_scores(k, out, y, probe.member, model=name)
+          learned.learned_scores(
+              k, out, y, probe.member, targets=targets, model=name)
           for k, out in zip(keys, outputs)])
   return found
 
