@@ -13,7 +13,7 @@ import numpy as np
 from dsr import checks
 from dsr.probes import learned, membership, nearest, scores as scores_lib
 from dsr.runs import contents, records
-from dsr.studies.audit import fit, models as models_lib, subjects
+from dsr.studies.audit import copies, fit, models as models_lib, subjects
 from dsr.studies.distillation import evaluation, problem as problem_lib
 from dsr.types import Dataset
 
@@ -48,7 +48,8 @@ def run(config: Config) -> dict[str, Any]:
   shown, problem = subjects.load_set(config)
   models = ([] if config.model == SET else
             fit.models(config, config.workdir))
-  metrics, arrays = {}, {}
+  metrics, arrays = (copies.measure(config, shown, problem)
+                     if config.model == SET else ({}, {}))
   for number, (question, probe) in enumerate(
       probes(config, shown, problem).items()):
     key = jax.random.fold_in(jax.random.key(config.seed + 7), number)

@@ -7,7 +7,7 @@ import numpy as np
 from dsr.report import answers, dots, figures, tables
 from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
-from dsr.studies.audit import privacy as audit_privacy, robustness
+from dsr.studies.audit import given_back, privacy as audit_privacy, robustness
 from dsr.studies.audit.results import (
   MODEL,
   SET,
@@ -16,6 +16,7 @@ from dsr.studies.audit.results import (
   distilled,
   main_model,
   models_of,
+  of_own,
   sentence,
   told,
 )
@@ -36,7 +37,7 @@ def good(results: Results) -> Section:
           'metrics']['method_seconds'].value
     rows.append(row | {'images': row['extra']['num_images'],
                        'seconds': seconds})
-  parts = []
+  parts = [f'test accuracy on {text}' for text in of_own(rows, 'accuracy')]
   for model in models_of(results):
     own = [row for row in rows if row['model'] == model]
     best = max(distilled(own), key=lambda r: r['metrics']['accuracy'].value)
@@ -139,8 +140,9 @@ def robust(results: Results) -> Section:
                                        True) for n in kinds)], rows,
         'Mean over severities '
         f'{first["config"]["severities"].replace(",", ", ")} of 5.'))
+  mine = [f'under the strongest attack on {text}' for text in of_own(rows, key)]
   return Section(
-      'Is it robust?', f'{answer}.',
+      'Is it robust?', sentence([*mine, answer]),
       'These accuracies are upper bounds: attacks that were not tried may do '
       'better, and none of this is a certificate. Models that were trained '
       'with adversarial examples are in `experiments.adversarial`.', found,
@@ -226,8 +228,9 @@ def fair(results: Results) -> Section:
       results.later('classes.png', answers.by_group, series,
                     title=f'{results.config.dataset}, {model}'),
       f'Test accuracy of {model} by class.')
+  mine = [f'the worst class on {text}' for text in of_own(rows, 'worst')]
   return Section(
-      'Is it fair?', f'{answer}.',
+      'Is it fair?', sentence([*mine, answer]),
       'Evenness across classes of one test set is no statement about people '
       'or groups that it does not name; give an attribute by `--groups`. A '
       'model can be even by being equally bad.', found, [picture])
@@ -265,5 +268,5 @@ def published(results: Results) -> Section:
 
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
-    good, audit_privacy.private, robust, fair, audit_privacy.reconstruction,
+    good, audit_privacy.private, robust, fair, given_back.reconstruction,
     published)
