@@ -118,8 +118,9 @@ def _name(figure, axes, ends, chance):
     obstacles = np.concatenate([obstacles, [line]])
   texts = [axes.annotate(
       name, (x, y), (0, 0), textcoords='offset points', fontsize=8,
-      parse_math=False, color=canvas.INK, bbox={'facecolor': 'white', 'edgecolor': 'none',
-                              'alpha': 0.7, 'pad': 0.5})
+      parse_math=False, color=canvas.INK,
+      bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.7,
+            'pad': 0.5})
            for name, (x, y) in zip(ends, bars[:, :, 0])]
   extents = [text.get_window_extent() for text in texts]
   sizes = np.array([(extent.width, extent.height) for extent in extents])

@@ -130,13 +130,13 @@ def _private_answer(best, seen, inits) -> list[str]:
   """One's own sets first, then the set that gives most away."""
   parts = []
   for row in own_sets(best):
-    parts.append(_told_strongest(row))
     copied = next(r for r in seen if r['name'] == row['name'])
-    parts.append(copies.sentence(copied['metrics']))
+    parts.append(f'{row["set"]}: {copies.sentence(copied["metrics"])}')
+    parts.append(_told_strongest(row))
   others = [row for row in distilled(best) if row['method'] != 'own']
   if others:
     worst = max(others, key=lambda row: row['auc'].value)
-    parts.append('of the sets made here most is given away by '
+    parts.append('of the sets made here, most is given away by '
                  + _told_strongest(worst))
   whole = [f'{row["set"]}: AUC {told(row["auc"], percent=False)}, TPR '
            f'{told(row["low_fpr"])}'

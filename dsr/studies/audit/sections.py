@@ -23,6 +23,7 @@ from dsr.studies.audit.results import (
 from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.results import by_class
 
+_NOT_IN_SET = 'classes_not_in_set'  # Of the record of experiments.fit.
 _ACROSS = 4  # Images of a class in the picture of the sets.
 _ABREAST = 3  # Sets beside each other, at most.
 
@@ -38,6 +39,11 @@ def good(results: Results) -> Section:
     rows.append(row | {'images': row['extra']['num_images'],
                        'seconds': seconds})
   parts = [f'test accuracy on {text}' for text in of_own(rows, 'accuracy')]
+  parts += list(dict.fromkeys(
+      f'{row["set"]} has no image of classes {row["extra"][_NOT_IN_SET]}'
+      for row in rows if row['extra'].get(_NOT_IN_SET)))
+  if gaps := rows[0]['extra'].get('classes_not_in_test'):
+    parts.append(f'there are no test images of classes {gaps}')
   for model in models_of(results):
     own = [row for row in rows if row['model'] == model]
     best = max(distilled(own), key=lambda r: r['metrics']['accuracy'].value)

@@ -2,6 +2,7 @@
 import functools
 from typing import NamedTuple
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,11 @@ def encoded(dataset: Dataset) -> jax.Array:
   """The targets of `dataset`: +-1 for two classes, else one-hot less 1/C."""
   style = 'sign' if dataset.num_classes == 2 else 'centred'
   return data_lib.encode(dataset.y, dataset.num_classes, style=style)
+
+
+def missing_classes(y: np.ndarray, num_classes: int) -> str:
+  """The classes that do not occur in `y`, with commas between; '' for none."""
+  return ', '.join(map(str, np.setdiff1d(np.arange(num_classes), y)))
 
 
 def prepare(
@@ -90,5 +96,8 @@ def _prepare(dataset, data_dir, transform, images_per_class, max_train,
   rows = data_lib.balanced_rows(
       key_start, rest.y, images_per_class, rest.num_classes)
   fitted = data_lib.transforms.by_name(transform, rest.x)
+  if gaps := missing_classes(splits.test.y, rest.num_classes):
+    logging.warning('%s has no test images of classes %s: nothing that is '
+                    'measured tells of them.', dataset, gaps)
   return Problem(rest, splits.test, held_out, fitted, rest.take(rows), rows,
                  splits.train.take(~used))
