@@ -86,6 +86,8 @@ def run(config: Config) -> dict[str, Any]:
       metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'worst_class': worst, 'num_test': len(test),
+             'class_sizes': {str(c): int(n) for c, n in zip(
+                 *np.unique(test.y, return_counts=True))},
              'worst_group': worst_group if config.groups else None})
   return metrics
 

@@ -25,6 +25,8 @@ _NO_NETWORKS = {'networks': '', 'num_networks': 5, 'network_epochs': None,
 # Flags of the parts -> those of the audit.
 _FLAGS = {'model': 'networks', 'name': 'networks', 'max_train': 'lira_train',
           'steps': 'attack_steps'}
+_LEAK_FLAGS = {'methods': 'leak_methods', 'regimes': 'leak_regimes',
+               'num_train': 'leak_train'}
 _DP = 'dp'  # The name of all images under DP-SGD.
 _LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
 
@@ -220,7 +222,8 @@ def _plan(config, found, sets) -> Plan:
     with checks.renamed(**_FLAGS):
       module.check(job)
   if plan.leakage is not None:
-    leakage.check(plan.leakage)
+    with checks.renamed(**_LEAK_FLAGS):
+      leakage.check(plan.leakage)
   _check_data(config, networks, sets)
   return plan
 

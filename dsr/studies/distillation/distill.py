@@ -123,8 +123,9 @@ def run(config: Config) -> dict[str, Any]:
     try:
       metrics |= evaluation.network_accuracies(
           config, learned.examples, problem)
-    except KeyboardInterrupt:  # The distilled set is worth keeping.
-      learned = learned._replace(status=Status.INTERRUPTED)
+    except KeyboardInterrupt:  # The distilled set is written, as interrupted.
+      logging.warning('Interrupted: the same command goes on with networks.')
+      raise
   results.write(config, problem, learned, metrics,
                 wall_time=time.monotonic() - began)
   results.draw(config, problem, learned)
