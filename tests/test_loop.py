@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -373,3 +374,20 @@ def test_bad_arguments_are_named_before_any_step(tmp_path):
     loop.config_fingerprint({'a': 1})
   with pytest.raises(ValueError, match='`ignore` must be one of rate, steps'):
     loop.config_fingerprint(_Config(), ignore=('stepz',))
+
+
+def test_a_long_compilation_is_announced_once(monkeypatch):
+  lines = []
+  monkeypatch.setattr(
+      logging, 'info', lambda text, *args: lines.append(text % args))
+  monkeypatch.setattr(loop.runner, '_SILENT', 0.05)
+
+  def slow(state, data):
+    time.sleep(0.3)  # While it is traced, that is once a program.
+    return _step(state, data)
+
+  state, data = _problem()
+  loop.run(slow, state, data, num_steps=4, chunk=2, description='here')
+  told = [line for line in lines if 'compiling' in line]
+  assert told == ['here: compiling the program of a step, once; no step is '
+                  'made meanwhile']

@@ -27,6 +27,8 @@ from dsr import checks
 from dsr.loop.checkpoints import Checkpoints
 from dsr.types import Status
 
+_SILENT = 3.0  # Seconds of compilation that pass without a word.
+
 
 class RunResult(NamedTuple):
   """What `run` hands back.
@@ -129,10 +131,11 @@ def run(
         extra.update(old_extra)
     signals = stack.enter_context(_StopSignals())
     bar = stack.enter_context(_Progress(step, num_steps, description, progress))
-    sound, last_saved = (step, state), step
+    sound, last_saved, resumed = (step, state), step, step
     while status is None and step < num_steps:
       length = min(chunk - step % chunk, num_steps - step)
-      new_state, info = run_chunk(step_fn, state, data, num_steps=length)
+      with _announced(description, first=step == resumed):
+        new_state, info = run_chunk(step_fn, state, data, num_steps=length)
       info = _fetch(info)
       infos.append(info)
       finite = np.reshape(info.finite, (length, -1)).all(axis=1)
@@ -161,6 +164,23 @@ def run(
   if status is None:
     status = Status.INTERRUPTED if signals.seen else Status.FINISHED
   return RunResult(state, infos, status, step, broken_at)
+
+
+@contextlib.contextmanager
+def _announced(description, *, first: bool):
+  """Tells that a program is being compiled, if that takes long."""
+  if not first:
+    yield
+    return
+  timer = threading.Timer(_SILENT, logging.info, (
+      '%s: compiling the program of a step, once; no step is made meanwhile',
+      description or 'run'))
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 def _stacked(infos: list, step: int):

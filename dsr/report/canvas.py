@@ -6,6 +6,7 @@ canvas: no window, no global state.
 from collections.abc import Sequence
 import os
 import pathlib
+import re
 import textwrap
 
 from dsr.runs import records
@@ -58,6 +59,7 @@ def save(figure, path: str | os.PathLike) -> pathlib.Path:
 
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  as_text(figure)
   with records.replacing(path) as part:
     if path.suffix == '.svg':
       with matplotlib.rc_context(_SVG):
@@ -65,6 +67,29 @@ def save(figure, path: str | os.PathLike) -> pathlib.Path:
     else:
       figure.savefig(part, format='png')
   return path
+
+
+def as_text(figure) -> None:
+  """Nothing that was given is read as a formula: `$x^{` is four letters.
+
+  Formulas that Matplotlib itself writes, at the ticks of logarithmic axes,
+  stay.
+  """
+  from matplotlib import text, ticker
+
+  at_ticks = set()
+  for axes in figure.axes:
+    for axis in (axes.xaxis, axes.yaxis):
+      fixed = isinstance(axis.get_major_formatter(), ticker.FixedFormatter)
+      if fixed:  # Labels are made anew from it as the figure is drawn.
+        axis.get_major_formatter().seq = [
+            re.sub(r'(?<!\\)\$', r'\$', str(label))
+            for label in axis.get_major_formatter().seq]
+      for tick in (*axis.majorTicks, *axis.minorTicks):
+        at_ticks |= {tick.label1, tick.label2}
+  for found in figure.findobj(text.Text):
+    if found not in at_ticks:
+      found.set_parse_math(False)
 
 
 def save_both(figure, path: str | os.PathLike) -> pathlib.Path:

@@ -102,6 +102,7 @@ def _ends(name, point, scales, logs):
 
 def _name(figure, axes, ends, chance):
   """Writes each name beside its point, and leads to it from far away."""
+  canvas.as_text(figure)
   figure.draw_without_rendering()  # Now the axes have their final place.
   unit = figure.dpi / 72  # Pixels in a point.
   bars = np.array(list(ends.values()))  # (N, 2, 3)
@@ -117,8 +118,9 @@ def _name(figure, axes, ends, chance):
     obstacles = np.concatenate([obstacles, [line]])
   texts = [axes.annotate(
       name, (x, y), (0, 0), textcoords='offset points', fontsize=8,
-      color=canvas.INK, bbox={'facecolor': 'white', 'edgecolor': 'none',
-                              'alpha': 0.7, 'pad': 0.5})
+      parse_math=False, color=canvas.INK,
+      bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.7,
+            'pad': 0.5})
            for name, (x, y) in zip(ends, bars[:, :, 0])]
   extents = [text.get_window_extent() for text in texts]
   sizes = np.array([(extent.width, extent.height) for extent in extents])

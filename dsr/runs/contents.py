@@ -21,6 +21,8 @@ _DIGITS = 12  # Of a digest.
 _FILES = {'set': 'distilled.npz', 'images': 'distilled.npz',
           'groups': 'groups.npy', 'fit': 'networks.npz',
           'reference': 'networks.npz', 'victim': 'victim.npz'}
+# Flags that name several files, with commas between their paths.
+_LISTS = ('distilled', 'own')
 
 
 def of(config: Any) -> dict[str, str]:
@@ -29,7 +31,8 @@ def of(config: Any) -> dict[str, str]:
   Args:
     config: a dataclass of flags: `dataset` is loaded and hashed (once a
       process, as long as its file stays the same); `set`, `fit` and others
-      are files, or workdirs with a file of a known name.
+      are files, or workdirs with a file of a known name; `distilled` and `own`
+      are lists of files.
 
   Raises:
     ValueError: the data cannot be loaded.
@@ -47,6 +50,13 @@ def of(config: Any) -> dict[str, str]:
       path = path / inside if path.is_dir() else path
       if path.is_file():
         found[flag] = _file(str(path), state(str(path)))
+  for flag in _LISTS:
+    paths = [os.path.expanduser(part.strip())
+             for part in getattr(config, flag, '').split(',') if part.strip()]
+    if paths and all(map(os.path.isfile, paths)):
+      inside = [_file(path, state(path)) for path in paths]
+      found[flag] = hashlib.sha256(
+          ' '.join(inside).encode()).hexdigest()[:_DIGITS]
   return found
 
 

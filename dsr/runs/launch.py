@@ -13,7 +13,7 @@ from etils import eapp
 import jax
 
 from dsr import loop
-from dsr.runs import compiled, lock
+from dsr.runs import compiled, lock, screen
 
 _LARGEST = 2**31 - 1  # What seeds, sizes and numbers of steps may be.
 _WIDEST = 1e30  # Beyond it a float32 is infinite once it is squared or summed.
@@ -26,7 +26,8 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
   the workdir is locked, and compiled programs are kept for later commands, see
   `compiled.keep`. Unknown flags and bad values end with a usage line and
   exit status 2 or 1, not with a traceback; `--verbosity=1` shows it. A run that
-  Ctrl-C or SIGTERM stopped ends with 130 or 143, whatever it could save.
+  Ctrl-C or SIGTERM stopped ends with 130 or 143, whatever it could save. A
+  study that has shown nothing has the metrics that it returns shown.
 
   Args:
     config_class: dataclass of flags, as a rule with `workdir`. If it has a
@@ -49,7 +50,7 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
       compiled.keep()
       workdir = getattr(config, 'workdir', None)
       with contextlib.nullcontext() if workdir is None else lock.held(workdir):
-        run(config)
+        _tell(run(config), workdir)
     except ValueError as error:
       _explain()
       _exit_with_usage(error, status=1)
@@ -77,6 +78,14 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
   # At this level jax lists the accelerators that it did not find.
   std_logging.getLogger('jax').setLevel(std_logging.WARNING)
   app.run(main, flags_parser=parse_or_exit)
+
+
+def _tell(metrics, workdir) -> None:
+  """No command ends without a word: its metrics, if it has shown nothing."""
+  if isinstance(metrics, dict) and not screen.has_shown():
+    screen.show(screen.metrics(metrics))
+    if workdir is not None:
+      screen.show(f'  {workdir}')
 
 
 def check_flags(config: Any) -> None:

@@ -20,7 +20,7 @@ from dsr import checks, data as data_lib, kernels, krr, linalg, numerics
 from dsr.krr import on_device
 from dsr.probes import intervals
 from dsr.runs import contents, records
-from dsr.studies.distillation.problem import encoded
+from dsr.studies.distillation.problem import encoded, missing_classes
 from dsr.types import Dataset, Examples, KernelFn
 
 
@@ -51,6 +51,9 @@ def run(config: Config) -> dict[str, Any]:
     with checks.renamed(name='dataset'):
       splits = data_lib.load(
           config.dataset, data_dir=config.data_dir, seed=config.seed)
+    if gaps := missing_classes(splits.test.y, splits.test.num_classes):
+      logging.warning('%s has no test images of classes %s.', config.dataset,
+                      gaps)
     train, how = _subset(config, splits.train)
     logging.info('training on %d of %d examples: %s', len(train),
                  len(splits.train), how)

@@ -70,6 +70,7 @@ def test_small_fits_do_not_wait_for_threads(key, monkeypatch):
     ({'member': np.arange(60) < 4}, '`member` must hold at least 5 members'),
     ({'outputs': np.full((60, 3), np.nan)}, '`outputs` must be finite'),
     ({'member': np.zeros(60)}, '`member` must be boolean'),
+    ({'targets': np.zeros((60, 2))}, '`targets` has D=2, expected D=3'),
 ])
 def test_bad_arguments_are_named(key, change, message):
   outputs, y, member = _problem(1.0, n=60)

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from dsr.report import answers, canvas, figures, trade_off
+from dsr.report import answers, canvas, dots, figures, trade_off
 from dsr.runs.records import Metric
 
 CLASSES = {
@@ -267,3 +267,27 @@ def test_bad_arguments_are_named(tmp_path, call, message):
   with pytest.raises(ValueError, match=message):
     call(tmp_path / 'a.png')
   assert not any(tmp_path.iterdir())
+
+
+HOSTILE = '$x^{', 'a$b$c', '<b>&"\'', '\\$', '100 % _x_ {y}'
+
+
+def test_names_are_text_and_never_formulas(tmp_path):
+  """As titles, in legends, and at the ticks of a table."""
+  curves = {name: ([0, 1e-3, 1], [0, 0.1, 1]) for name in HOSTILE}
+  table = {name: (HOSTILE[:2], [0.1, 0.2], [0.0, 0.1], [0.2, 0.3])
+           for name in HOSTILE}
+  found = _texts(_svg(figures.roc(
+      tmp_path / 'roc.png', curves, title=HOSTILE[0], xlabel=HOSTILE[1])))
+  assert set(HOSTILE) <= set(found)
+  found = _texts(_svg(figures.by_group(
+      tmp_path / 'table.png', table, title=HOSTILE[1], xlabel=HOSTILE[0])))
+  assert {'$x^{', 'a$b$c', '<b>&"\''} <= set(found)
+  metric = Metric(0.5, 0.4, 0.6)
+  dots.intervals(tmp_path / 'dots.png', {HOSTILE[0]: dict.fromkeys(
+      HOSTILE, metric)}, title=HOSTILE[2])
+  points = dict.fromkeys(HOSTILE, (metric, metric))
+  trade_off.trade_off(tmp_path / 'points.png', points, xlabel='$', ylabel='$^$',
+                      title=HOSTILE[0])
+  figures.image_grid(tmp_path / 'grid.png', np.zeros((2, 1, 4, 4, 1)),
+                     HOSTILE[:2], title=HOSTILE[0])

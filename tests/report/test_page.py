@@ -322,3 +322,38 @@ def test_a_picture_must_hold_one(tmp_path, make):
     with pytest.raises(ValueError, match='must hold a picture'):
       page.write_html(tmp_path / 'a.html', make(
           section=dict(pictures=[page.Picture(path, 'a')])))
+
+
+def _luminance(color):
+  rgb = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+  linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+            for v in rgb]
+  return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+@pytest.mark.parametrize('mode', ['light', 'dark'])
+def test_colours_of_text_stand_out_in_both_modes(mode):
+  """WCAG 2 AA: 4.5 for text; on the paper and on the background of code."""
+  style = (pathlib.Path(page.__file__).parent / 'templates' / 'audit.css'
+           ).read_text()
+  light, dark = re.findall(r':root \{(.*?)\}', style, re.DOTALL)[:2]
+  colors = dict(re.findall(
+      r'--(\w+): (#\w+);', light if mode == 'light' else dark))
+  colors = {name: c if len(c) == 7 else '#' + ''.join(2 * x for x in c[1:])
+            for name, c in colors.items() if len(c) in (4, 7)}
+  for text, ground in (('ink', 'paper'), ('soft', 'paper'), ('link', 'paper'),
+                       ('ink', 'pale')):
+    high, low = sorted((_luminance(colors[name]) for name in (text, ground)),
+                       reverse=True)
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_the_navigation_lies_above_every_heading_that_sticks():
+  style = (pathlib.Path(page.__file__).parent / 'templates' / 'audit.css'
+           ).read_text()
+  nav = int(re.search(r'nav \{[^}]*z-index: (\d+)', style)[1])
+  others = [int(z) for rule, z in re.findall(
+      r'([^{}]*)\{[^{}]*z-index: (\d+)', style)
+            if 'nav' not in rule and '.skip' not in rule]
+  assert others
+  assert nav > max(others)

@@ -46,6 +46,36 @@ function makeSortable(table) {
   });
 }
 
+// As a spreadsheet reads it: values and intervals, in the order shown. A text
+// that would begin a formula there is quoted by an apostrophe.
+function csvOf(table) {
+  const quote = (text) => '"' + (/^[=+@\t\r]|^-(?!\d)/.test(text) ? "'" : '')
+      .concat(text.replaceAll('"', '""')) + '"';
+  const line = (cells) => cells.map(quote).join(',');
+  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+  const lines = [line(heads.flatMap(
+      (head) => [head.textContent.trim(), `${head.textContent.trim()}, interval`]))];
+  for (const body of table.tBodies) {
+    lines.push(line([...body.rows[0].cells].flatMap((cell) => [
+      cell.querySelector('.value').textContent.trim(),
+      cell.querySelector('.interval')?.textContent.trim() ?? ''])));
+  }
+  return lines.join('\r\n') + '\r\n';
+}
+
+function makeDownloadable(table) {
+  const get = button('download', 'Download as CSV');
+  table.closest('.scroll').after(get);
+  get.addEventListener('click', () => {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(
+        new Blob([csvOf(table)], {type: 'text/csv'}));
+    link.download = `${table.getAttribute('aria-labelledby')}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+}
+
 function makeExpandable(show) {
   const row = document.getElementById(show.getAttribute('aria-controls'));
   show.hidden = false;
@@ -92,6 +122,7 @@ function makeZoomable(image) {
 
 document.addEventListener('DOMContentLoaded', () => {
   document.querySelectorAll('table').forEach(makeSortable);
+  document.querySelectorAll('table').forEach(makeDownloadable);
   document.querySelectorAll('.show').forEach(makeExpandable);
   document.querySelectorAll('.command pre').forEach(makeCopyable);
   document.querySelectorAll('figure img').forEach(makeZoomable);

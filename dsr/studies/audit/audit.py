@@ -109,5 +109,5 @@ def _make(config, todo, seconds) -> None:
       'audit', [(timing.kind(name, job), name) for name, job, *_ in todo],
       seconds)
   for _, job, stage, read in todo:
-    with told.part():
+    with told.part(), screen.quiet():  # The page tells of them all.
       jobs.finished(job, told.runs(stage), fresh=config.fresh, after=read)

@@ -24,7 +24,8 @@ class Config:
   """Tests claims on what an audit has measured."""
 
   audit: str = 'out/audit'  # Workdir of experiments.audit.
-  subjects: str = ''  # Names of its sets, with commas between them.
+  # Names of its sets, with commas between them; '' for all.
+  subjects: str = ''
   models: str = 'krr,mlp'  # Of which model; krr or a network.
   num_resamples: int = 500  # Of the bootstrap.
   seed: int = 0  # Of the bootstrap.
@@ -39,13 +40,11 @@ def attack_of(model: str) -> str:
 def check(config: Config) -> None:
   """Raises a ValueError for what is wrong before any record is read."""
   checks.at_least('num_resamples', config.num_resamples, 2)
-  if not evaluation.names(config.subjects):
-    raise ValueError('`subjects` must name one or more, got none.')
+  if not evaluation.names(config.models):
+    raise ValueError('`models` must name one or more, got none.')
   if not pathlib.Path(config.audit).is_dir():
     raise ValueError('`audit` must be the workdir of experiments.audit, got '
                      f'{config.audit!r}.')
-  if not evaluation.names(config.models):
-    raise ValueError('`models` must name one or more, got none.')
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def run(config: Config) -> dict[str, Any]:
   check(config)
   root = pathlib.Path(config.audit)
   sets = {name: records.read(root / name)['config']
-          for name in evaluation.names(config.subjects)
+          for name in _subjects(config, root)
           if (root / name / 'record.json').exists()}
   key = jax.random.key(config.seed + 10)
   metrics, cases = {}, []
@@ -83,6 +82,22 @@ def run(config: Config) -> dict[str, Any]:
                 wall_time=time.monotonic() - began, extra={
                     'cases': cases, 'tally': tally(metrics, cases)})
   return metrics
+
+
+def _subjects(config, root) -> list[str]:
+  """Folders of sets, each with a model that was asked something."""
+  measured = sorted({path.parents[2].name for path in root.glob(
+      '*/*/*/record.json') if path.parent.name in ('membership', 'fairness')})
+  if not measured:
+    raise ValueError('`audit` must hold the records of experiments.audit, got '
+                     f'{str(root)!r} without any.')
+  named = evaluation.names(config.subjects)
+  for name in named:
+    checks.one_of('subjects', name, measured)
+  for model in evaluation.names(config.models):
+    if not any((root / name / model).is_dir() for name in named or measured):
+      raise ValueError(f'`models` must be those of {root}, got {model!r}.')
+  return named or measured
 
 
 def tally(metrics: dict[str, Any], cases: list[dict[str, str]]

@@ -86,6 +86,8 @@ def run(config: Config) -> dict[str, Any]:
       metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'worst_class': worst, 'num_test': len(test),
+             'class_sizes': {str(c): int(n) for c, n in zip(
+                 *np.unique(test.y, return_counts=True))},
              'worst_group': worst_group if config.groups else None})
   return metrics
 
@@ -135,12 +137,16 @@ def _robust(folder) -> dict[str, Any]:
 
 
 def _leaks(key, config) -> dict[str, Any]:
-  """AUC of membership in the training set, class by class, over models."""
+  """AUC of membership in the training set, class by class, over models.
+
+  Of the classes that have members and others.
+  """
   record = records.read(config.membership)
   arrays = records.read_arrays(config.membership)
   scores = arrays[f'train_{claims.attack_of(record["config"]["model"])}']
   member, labels = arrays['train_member'], arrays['train_labels']
+  asked = np.isin(labels, np.intersect1d(labels[member], labels[~member]))
   found = fairness_lib.membership_by_group(
-      key, scores.mean(0), member, labels,
+      key, scores.mean(0)[asked], member[asked], labels[asked],
       num_resamples=config.num_resamples)
   return {f'leak_{name}': value for name, value in found.items()}

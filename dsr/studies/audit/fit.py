@@ -20,6 +20,7 @@ from dsr.probes import intervals
 from dsr.runs import contents, jobs, records
 from dsr.studies.audit import models as models_lib, subjects
 from dsr.studies.distillation import evaluation
+from dsr.studies.distillation.problem import missing_classes
 
 _TRAINING = 'training'
 
@@ -36,6 +37,12 @@ def run(config: Config) -> dict[str, Any]:
   began = time.monotonic()
   subjects.check(config)
   shown, problem = subjects.load_set(config)
+  num = problem.train.num_classes
+  gaps = {'classes_not_in_set': missing_classes(shown.labels, num),
+          'classes_not_in_test': missing_classes(problem.test.y, num)}
+  if gaps['classes_not_in_set']:
+    logging.warning('The set has no images of classes %s: a model trained on '
+                    'it cannot know them.', gaps['classes_not_in_set'])
   arrays, info = {}, {}
   if config.model == subjects.KRR:
     found = models_lib.outputs(
@@ -57,7 +64,7 @@ def run(config: Config) -> dict[str, Any]:
       arrays={'outputs': found.astype(np.float32)} | arrays,
       wall_time=time.monotonic() - began,
       extra=info | {'num_images': len(shown.labels), 'method': shown.name,
-                    'num_test': len(problem.test)})
+                    'num_test': len(problem.test)} | gaps)
   logging.info('%s: accuracy = %.2f %% [%.2f, %.2f]', config.model,
                *(100 * v for v in metrics['accuracy']))
   return metrics

@@ -23,7 +23,7 @@ from dsr.runs import (
     records,
     screen,
 )
-from dsr.studies.audit import attack_set, leaks
+from dsr.studies.audit import attack_set, leaks, names, own_leak
 from dsr.studies.distillation import distill, evaluation
 from dsr.studies.distillation.methods import table
 from dsr.studies.reconstruction import attacks, victims
@@ -67,6 +67,9 @@ class Config:
   # How the sets are made, with commas between them: those listed at the end of
   # --help, all (the training set T itself) or kip_corrupted.
   methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'
+  # Sets of your own, that networks are trained on besides: .npz files with the
+  # arrays images and labels, with commas between their paths.
+  own: str = ''
   # Of the victims: infinite, linearized, standard.
   regimes: str = 'infinite,linearized'
   kernel: str = 'fcn2'  # Of the distillation and of victims of infinite width.
@@ -92,32 +95,37 @@ def run(config: Config) -> dict[str, Any]:
   began = time.monotonic()
   check(config)
   splits = _splits(config)
+  brought = own_leak.load(config)
   path = _write(config, splits)
   with compiled.once():
-    rows = _rows(config, splits.train, str(path))
+    parts = _progress(config)
+    rows = _rows(config, splits.train, str(path), parts)
+    mine = _own_rows(config, own_leak.write(config, brought), parts)
   folder = pathlib.Path(config.workdir)
-  metrics = {f'{row["method"]}_{row["regime"]}_{name}': metric
-             for row in rows for name, metric in row['metrics'].items()}
+  metrics = {f'{row.get("name", row["method"])}_{row["regime"]}_{name}': metric
+             for row in rows + mine for name, metric in row['metrics'].items()}
   told = leaks.sentence(rows, len(splits.train))
   records.write(
       folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
-      extra={'sentence': told, 'runs': {
-          name: command for row in rows
+      extra={'sentence': told, 'own': own_leak.sentence(mine),
+             'untested': own_leak.untested(config, brought), 'runs': {
+          name: command for row in rows + mine
           for name, command in row['commands'].items()}})
   near, paths = leaks.nearest_rows(rows), []
   for name, found, columns in (
-      ('table', rows, _COLUMNS), ('nearest', near, _NEAREST)):
+      ('table', rows + mine, _COLUMNS), ('nearest', near, _NEAREST)):
     paths += [tables.write(folder / f'{name}.{ending}', found, columns)
               for ending in ('md', 'csv')]
   title = f'{config.dataset}, {len(splits.train)} training images'
   paths += pictures.draw(folder, {
       'leakage.png': functools.partial(_draw, rows, title)})
-  screen.show(tables.render(rows, _COLUMNS, title=f'{title} [95 % interval]'))
+  screen.show(tables.render(
+      rows + mine, _COLUMNS, title=f'{title} [95 % interval]'))
   screen.show(tables.render(
       near, _NEAREST, title='\nTo the nearest training image'))
-  screen.show(f'\n{told}\n')
+  screen.show('\n'.join(['', told, own_leak.sentence(mine), '']))
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
 
@@ -147,19 +155,21 @@ def _progress(config) -> progress.Progress:
       parts.append((f'set of {method.removesuffix("_corrupted")}',
                     f'the set of {method}'))
     parts += [(regime, f'{method}, {regime}') for regime in regimes]
+  for path in evaluation.names(config.own):
+    parts += [(regime, f'{names.title(path)}, {regime}') for regime in regimes]
   return progress.Progress('leakage', parts, _SECONDS)
 
 
-def _rows(config, train, path) -> list[dict[str, Any]]:
+def _rows(config, train, path, parts) -> list[dict[str, Any]]:
   """The record of each attack, set by set; makes what is missing."""
-  rows, told = [], _progress(config)
+  rows = []
   for method in evaluation.names(config.methods):
     images, commands = '', {}
     if method != 'all':
       job = distill_job(config, method, path)
-      with told.part():
+      with parts.part():
         record = jobs.finished(
-            job, told.runs(distill.run), fresh=config.fresh)
+            job, parts.runs(distill.run), fresh=config.fresh)
       images = str(pathlib.Path(job.workdir, 'distilled.npz'))
       commands = {job.workdir: record['command']}
     for regime in evaluation.names(config.regimes):
@@ -167,12 +177,34 @@ def _rows(config, train, path) -> list[dict[str, Any]]:
           attack_job(config, method, regime, path, images),
           num_train=_size(config, method, train),
           digest=attack_set.set_digest(images, train))
-      with told.part():
+      with parts.part():
         record = jobs.finished(
-            job, told.runs(attack_set.run), fresh=config.fresh)
+            job, parts.runs(attack_set.run), fresh=config.fresh)
       rows.append(record | {
           'method': method, 'regime': regime, 'num_images': job.num_train,
           'commands': commands | {job.workdir: record['command']}})
+  return rows
+
+
+def _own_rows(config, sets, parts) -> list[dict[str, Any]]:
+  """The record of each attack on a set of one's own that can be made."""
+  rows = []
+  for own in sets:
+    out = own_leak.too_large(config, own.num_images, own.splits.train.x[0])
+    for regime in evaluation.names(config.regimes):
+      job = dataclasses.replace(
+          attack_job(config, own.name, regime, own.dataset, own.images),
+          num_train=own.num_images, digest=own.digest)
+      with parts.part():
+        if regime in out:
+          continue
+        record = jobs.finished(
+            job, parts.runs(attack_set.run), fresh=config.fresh)
+      rows.append(record | {
+          'method': own.title, 'name': own.name.replace('/', '_'),
+          'regime': regime,
+          'num_images': job.num_train, 'num_compared': len(own.splits.train),
+          'commands': {job.workdir: record['command']}})
   return rows
 
 

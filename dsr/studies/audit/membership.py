@@ -13,7 +13,7 @@ import numpy as np
 from dsr import checks
 from dsr.probes import learned, membership, nearest, scores as scores_lib
 from dsr.runs import contents, records
-from dsr.studies.audit import fit, models as models_lib, subjects
+from dsr.studies.audit import copies, fit, models as models_lib, subjects
 from dsr.studies.distillation import evaluation, problem as problem_lib
 from dsr.types import Dataset
 
@@ -48,7 +48,8 @@ def run(config: Config) -> dict[str, Any]:
   shown, problem = subjects.load_set(config)
   models = ([] if config.model == SET else
             fit.models(config, config.workdir))
-  metrics, arrays = {}, {}
+  metrics, arrays = (copies.measure(config, shown, problem)
+                     if config.model == SET else ({}, {}))
   for number, (question, probe) in enumerate(
       probes(config, shown, problem).items()):
     key = jax.random.fold_in(jax.random.key(config.seed + 7), number)
@@ -128,14 +129,16 @@ def _by_outputs(key, config, models, probe) -> dict[str, np.ndarray]:
   y = probe.images.y
   found = {name: score(outputs, y)
            for name, score in scores_lib.SCORES.items()}
+  targets = None
   if config.model == subjects.KRR:
-    found['squared_error'] = scores_lib.negative_squared_error(
-        outputs, np.asarray(problem_lib.encoded(probe.images), float))
+    targets = np.asarray(problem_lib.encoded(probe.images), float)
+    found['squared_error'] = scores_lib.negative_squared_error(outputs, targets)
   for i, name in enumerate(evaluation.names(config.learned)):
     keys = jax.random.split(jax.random.fold_in(key, i), len(outputs))
     if min(probe.member.sum(), (~probe.member).sum()) >= 5:
       found[f'learned_{name}'] = np.stack([
-          learned.learned_scores(k, out, y, probe.member, model=name)
+          learned.learned_scores(
+              k, out, y, probe.member, targets=targets, model=name)
           for k, out in zip(keys, outputs)])
   return found
 

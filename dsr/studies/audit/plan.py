@@ -12,6 +12,7 @@ from dsr.studies.audit import (
   leakage,
   lira,
   membership,
+  names,
   robustness,
   subjects,
 )
@@ -24,6 +25,8 @@ _NO_NETWORKS = {'networks': '', 'num_networks': 5, 'network_epochs': None,
 # Flags of the parts -> those of the audit.
 _FLAGS = {'model': 'networks', 'name': 'networks', 'max_train': 'lira_train',
           'steps': 'attack_steps'}
+_LEAK_FLAGS = {'methods': 'leak_methods', 'regimes': 'leak_regimes',
+               'num_train': 'leak_train'}
 _DP = 'dp'  # The name of all images under DP-SGD.
 _LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
 
@@ -117,9 +120,10 @@ def make(config: Any) -> Plan:
   if config.groups:
     _check_groups(config)
   found, sets = _subjects(config, chosen, sizes, inits)
-  for path in own_sets:
-    subject = _own(config, path, found)
-    found[subject.name] = subject
+  own = {name: _own(config, path, name, found)
+         for path, name in names.folders(own_sets).items()}
+  references = {n: s for n, s in found.items() if s.method in ('all', _DP)}
+  found = references | own | found  # One's own sets before all others.
   return _plan(config, found, sets)
 
 
@@ -159,16 +163,15 @@ def _check_groups(config) -> None:
                      f'images, got {len(groups)}.')
 
 
-def _own(config, path, found) -> Subject:
+def _own(config, path, name, found) -> Subject:
   """A set of one's own, looked at before anything is trained."""
   shared = subjects.SubjectConfig(**_shared(config), set=path)
   with checks.renamed(set='distilled'):
     subjects.load_set(shared)
-  name = pathlib.Path(path).stem
   if name in found:
     raise ValueError(f'`distilled` must have a name of its own, got {path!r} '
                      f'beside the set {name}.')
-  return Subject(name, name, 'own', 0, '', path)
+  return Subject(name, names.title(path), 'own', 0, '', path)
 
 
 def _shared(config) -> dict[str, Any]:
@@ -186,7 +189,7 @@ def _plan(config, found, sets) -> Plan:
   for name, subject in found.items():
     for model in ([] if name == _DP else [subjects.KRR]) + networks:
       flags = _model_flags(config, subject, model)
-      folder = root / name / model
+      folder = names.inside(root, name) / model
       at = lambda stage: str(folder / stage)  # noqa: B023
       fits[name, model] = fit.Config(**flags, workdir=str(folder))
       where = flags | {'fit': str(folder) if model != subjects.KRR else ''}
@@ -219,7 +222,8 @@ def _plan(config, found, sets) -> Plan:
     with checks.renamed(**_FLAGS):
       module.check(job)
   if plan.leakage is not None:
-    leakage.check(plan.leakage)
+    with checks.renamed(**_LEAK_FLAGS):
+      leakage.check(plan.leakage)
   _check_data(config, networks, sets)
   return plan
 
@@ -279,5 +283,5 @@ def _leakage(config) -> leakage.Config | None:
   return leakage.Config(
       dataset=config.dataset, data_dir=config.data_dir,
       num_train=config.leak_train, methods=config.leak_methods,
-      regimes=config.leak_regimes, seed=config.seed,
+      regimes=config.leak_regimes, own=config.distilled, seed=config.seed,
       workdir=str(pathlib.Path(config.workdir) / 'leakage'))

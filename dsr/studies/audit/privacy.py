@@ -1,4 +1,4 @@
-"""What an audit says of privacy: membership, and what networks give back."""
+"""What an audit says of privacy: membership, and copies of training images."""
 from collections.abc import Mapping
 import pathlib
 from typing import Any
@@ -7,6 +7,7 @@ from dsr.probes import membership as membership_lib
 from dsr.report import answers, tables
 from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
+from dsr.studies.audit import copies, strongest, subjects
 from dsr.studies.audit.results import (
   MODEL,
   SET,
@@ -15,74 +16,69 @@ from dsr.studies.audit.results import (
   called,
   distilled,
   models_of,
+  own_sets,
   sentence,
   told,
 )
 
 _REAL = ('random', 'kcenter', 'herding', 'kmedoids', 'el2n', 'mfc')
-_LEVEL = '0.05'  # RMSE below which an image came back.
 
 
 def private(results: Results) -> Section:
-  """Membership."""
-  rows = [row for row in results.rows('membership') if row['model'] != 'set']
-  seen = [row for row in results.rows('membership') if row['model'] == 'set']
+  """Membership, and near-copies of training images."""
+  every = results.rows('membership')
+  seen = [row for row in every if row['model'] == 'set']
   rows = [row | {'auc': row['metrics'][f'train_{a}_auc'],
                  'low_fpr': row['metrics'][f'train_{a}_tpr_at_fpr_1e2'],
                  'lower_fpr': row['metrics'][f'train_{a}_tpr_at_fpr_1e3'],
                  'advantage': row['metrics'][f'train_{a}_advantage'],
-                 'learned': _best_learned(row['metrics'])}
-          for row in rows for a in [attack_of(row['model'])]]
-  parts = []
-  for model in models_of(results):
-    own = [row for row in rows if row['model'] == model]
-    worst = max(distilled(own), key=lambda r: r['auc'].value)
-    text = (f'asked whether an image was a training image, {called(model)} '
-            f'gives most away on {worst["set"]}, of the small sets: AUC '
-            f'{told(worst["auc"], percent=False)} (0.5 is guessing)')
-    others = [f'{told(row["auc"], percent=False)} on {row["set"]}'
-              for row in own if row['method'] in ('all', 'dp')]
-    parts.append(text + (f', against {" and ".join(others)}' if others else ''))
+                 'learned': _best_learned(row['metrics']),
+                 'below': backwards(row['metrics'], 'train')}
+          for row in every if row['model'] != 'set'
+          for a in [attack_of(row['model'])]]
+  best = _strongest_rows(results)
   inits = [row | {'auc': row['metrics'][f'init_{a}_auc'],
-                  'low_fpr': row['metrics'][f'init_{a}_tpr_at_fpr_1e2']}
-           for row in results.rows('membership')
-           for a in [attack_of(row['model'])]
+                  'low_fpr': row['metrics'][f'init_{a}_tpr_at_fpr_1e2'],
+                  'below': backwards(row['metrics'], 'init')}
+           for row in every for a in [attack_of(row['model'])]
            if f'init_{a}_auc' in row['metrics']]
-  learned = [r for r in inits if r['method'] not in _REAL]
-  if learned:
-    top = max(learned, key=lambda r: r['auc'].value)
-    parts.append(
-        f'of the images that a learned set started from, {top["set"]} gives '
-        f'the most away, AUC {told(top["auc"], percent=False)} by '
-        + ('its images alone' if top['model'] == 'set' else
-           called(top['model'])))
+  below = tables.Column('below', title='worse than guessing')
   columns = [
       SET, MODEL, tables.Column('auc', title='AUC', digits=3),
       tables.Column('low_fpr', title='TPR at 1 % FPR', percent=True),
       tables.Column('lower_fpr', title='at 0.1 %', percent=True),
       tables.Column('advantage', digits=3),
-      tables.Column('learned', title='AUC of a learned attack', digits=3)]
+      tables.Column('learned', title='AUC of a learned attack', digits=3),
+      below]
   found = [Table(
-      'Was an image in the original training set? Asked of a model', columns,
-      rows, 'By the squared error of krr and the loss of networks; a learned '
+      'The strongest attack on each set', [
+          SET, tables.Column('attack'), tables.Column('on'), *columns[2:5],
+          tables.Column('tried', title='attacks tried')], best,
+      'Was an image in the original training set? The attack was chosen by its '
+      'AUC on one half of the images, and measured on the other. LiRA: against '
+      'the method, repeated on random halves of the training images.'), Table(
+      'One attack on all models, named before any was run', columns, rows,
+      'By the squared error of krr and the loss of networks; a learned '
       'attack knows some memberships. Non-members: '
       f'{rows[0]["extra"]["outsiders"]}. The advantage is taken at the best '
-      'threshold, hence above 0 by chance.')]
+      f'threshold, hence above 0 by chance. {_BELOW}')]
   if inits:
     found.append(Table(
         'Was a training image one that the set started from, or consists of?',
-        [SET, MODEL, tables.Column('init', title='start'), *columns[2:4]],
+        [SET, MODEL, tables.Column('init', title='start'), *columns[2:4],
+         below],
         inits, 'Sets from noise never saw the images asked about: they are the '
-        'control. Sets of real images show theirs to everybody.'))
+        'control. Sets of real images show theirs to everybody. '
+        f'{_BELOW}'))
   if seen:
-    found.append(Table(
+    found += [Table(
         'Was an image in the original training set? Asked of the set alone',
         [SET, *(tables.Column(f'train_{name}_auc', title=title, digits=3)
                  for name, title in (
                      ('pixel_distance', 'AUC, pixel distance'),
                      ('kernel_distance', 'kernel distance'),
                      ('pixel_density', 'density')))], seen,
-        'Real images of the set itself are at distance 0.'))
+        'Real images of the set itself are at distance 0.'), _copies(seen)]
   lira_rows = _lira_rows(results)
   if lira_rows:
     found.append(Table(
@@ -94,12 +90,109 @@ def private(results: Results) -> Section:
         'Every shadow repeats the whole method on a random half of the '
         'training images. arXiv:2112.03570.'))
   return Section(
-      'Is it private?', sentence(parts),
+      'Is it private?', sentence(_private_answer(best, seen, inits)),
       'An attack that finds nothing proves nothing: a stronger one may. An AUC '
       'near 0.5 can hide a few images that are given away surely, which is why '
       'the rate of true positives at few false ones stands beside it. Only '
       'DP-SGD has a guarantee, and only for its network. Sets of real images '
-      'publish these images.', found, _roc(results), _privacy(results))
+      'publish these images.', found,
+      [*_copied(results, seen), *_roc(results)], _privacy(results))
+
+
+_BELOW = ('Attacks under "worse than guessing" have an interval wholly below '
+          '0.5: a fault of the attack, or a set chosen against it, and no sign '
+          'of privacy.')
+
+
+def backwards(metrics: Mapping[str, Any], question: str) -> str:
+  """Attacks whose whole interval of the AUC lies below 1/2, by name."""
+  prefix, suffix = f'{question}_', '_auc'
+  return ', '.join(
+      name.removeprefix(prefix).removesuffix(suffix).replace('_', ' ')
+      for name, metric in metrics.items()
+      if name.startswith(prefix) and name.endswith(suffix)
+      and metric.high < 0.5)
+
+
+def _strongest_rows(results) -> list[dict[str, Any]]:
+  rows = []
+  for name, found in strongest.of_all(results).items():
+    subject = results.plan.subjects[name]
+    rows.append({
+        'set': subject.title, 'name': name, 'method': subject.method,
+        'attack': found.attack, 'on': found.model, 'auc': found.auc,
+        'low_fpr': found.tpr, 'lower_fpr': found.lower_tpr,
+        'tried': found.tried, 'finds': found.finds, 'command': found.command})
+  return rows
+
+
+def _private_answer(best, seen, inits) -> list[str]:
+  """One's own sets first, then the set that gives most away."""
+  parts = []
+  for row in own_sets(best):
+    copied = next(r for r in seen if r['name'] == row['name'])
+    parts.append(f'{row["set"]}: {copies.sentence(copied["metrics"])}')
+    parts.append(_told_strongest(row))
+  others = [row for row in distilled(best) if row['method'] != 'own']
+  if others:
+    worst = max(others, key=lambda row: row['auc'].value)
+    parts.append('of the sets made here, most is given away by '
+                 + _told_strongest(worst))
+  whole = [f'{row["set"]}: AUC {told(row["auc"], percent=False)}, TPR '
+           f'{told(row["low_fpr"])}'
+           for row in best if row['method'] in ('all', 'dp')]
+  if whole:
+    parts.append('for comparison, ' + '; '.join(whole))
+  learned = [r for r in inits if r['method'] not in _REAL]
+  if learned:
+    top = max(learned, key=lambda r: r['auc'].value)
+    parts.append(
+        f'of the images that a learned set started from, {top["set"]} gives '
+        f'the most away, AUC {told(top["auc"], percent=False)} by '
+        f'{called(top["model"])}')
+  return parts
+
+
+def _told_strongest(row) -> str:
+  text = (f'{row["set"]}: the strongest of {row["tried"]} attacks on '
+          f'membership ({row["attack"]}, on {row["on"]}) has AUC '
+          f'{told(row["auc"], percent=False)} (0.5 is guessing) and finds '
+          f'{told(row["low_fpr"])} of the members at 1 % false positives')
+  return text if row['finds'] else (
+      f'{text}, so that none was seen to tell members from others')
+
+
+def _copies(seen) -> Table:
+  columns = [SET, tables.Column('copies_share', 'near-copies', percent=True),
+             tables.Column('copies_expected', 'of unrelated, at most',
+                           percent=True),
+             tables.Column('copies_chance', 'p', digits=4)]
+  for name, title in copies.NAMES.items():
+    columns += [tables.Column(f'copies_{name}', f'{title} to the nearest',
+                              digits=3),
+                tables.Column(f'copies_{name}_unrelated', 'unrelated image',
+                              digits=3)]
+  return Table(
+      'Does the set hold copies of training images?', columns, seen,
+      'An image is a near-copy if one training image is so much nearer than '
+      'the next ten as it is for 1 of 100 unrelated images, by two of the '
+      'distances. Medians over the set; p: probability of as many among '
+      'unrelated images. Sets of real images consist of copies.')
+
+
+def _copied(results, seen) -> list[Picture]:
+  """Pairs of each of one's own sets."""
+  pictures = []
+  for i, row in enumerate(own_sets(seen)):
+    config = results.plan.membership[row['name'], 'set']
+    shown, problem = subjects.load_set(config)
+    arrays = records.read_arrays(pathlib.Path(row['folder']))
+    pictures.append(Picture(
+        results.later(f'copies_{i}.png', copies.draw, shown.pixels,
+                      copies.pool(problem), arrays, title=row['set']),
+        f'Images of {row["set"]} above the training image nearest to each, '
+        'those that stand out most first.'))
+  return pictures
 
 
 def _best_learned(metrics: Mapping[str, Any]):
@@ -158,47 +251,3 @@ def _privacy(results) -> str:
           f'{told_["sampling_rate"]:.3g}. It holds for one network, takes the '
           'mean and deviation of the pixels as public, and the settings as '
           'chosen without the data.')
-
-
-def reconstruction(results: Results) -> Section | None:
-  """What networks give back."""
-  record = results.leakage
-  if record is None:
-    return None
-  folder = pathlib.Path(results.plan.leakage.workdir)
-  rows = []
-  for part in sorted(folder.glob('*/*/record.json')):
-    own = records.read(part)
-    method, regime = part.parent.parent.name, part.parent.name
-    if f'{method}_{regime}_accuracy' in record['metrics']:
-      rows.append(own | {'set': method, 'regime': regime})
-  columns = [
-      SET, tables.Column('regime'),
-      tables.Column('accuracy', 'test accuracy', True),
-      tables.Column(f'own_recovered_rmse_{_LEVEL}', 'set that came back', True),
-      tables.Column(f'train_recovered_rmse_{_LEVEL}',
-                    'training images that came back', True),
-      tables.Column(f'given_recovered_rmse_{_LEVEL}',
-                    'training images in the set', True),
-      tables.Column(f'others_recovered_rmse_{_LEVEL}',
-                    'by other real images', True),
-      tables.Column('set_nearest_rmse_median',
-                    'set to nearest training image, RMSE', digits=3),
-      tables.Column('fresh_nearest_rmse_median',
-                    'fresh image to nearest', digits=3)]
-  pictures = [Picture(
-      folder / 'leakage.png',
-      'Test accuracy against the share of training images that came back.')]
-  return Section(
-      'What does a network give back?', record['extra']['sentence'],
-      'The attacks know the architecture and either the function or the '
-      'parameters before and after training; at infinite width, or after plain '
-      'gradient descent of an MLP. Images of a distilled set can still be '
-      'close to training images: compare the two last columns.',
-      [Table(f'Of {results.config.leak_train} training images, one distilled '
-             'image per class', columns, rows,
-             'An image came back if the RMSE of its candidate is below '
-             f'{_LEVEL}, pixels in [0, 1].')],
-      pictures)
-
-

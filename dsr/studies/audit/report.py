@@ -3,7 +3,7 @@ import pathlib
 
 from dsr.report import page as page_lib, tables
 from dsr.runs import pictures, records
-from dsr.studies.audit import sections as audit_sections
+from dsr.studies.audit import names as names_lib, sections as audit_sections
 from dsr.studies.audit.results import Results, attack_of
 
 
@@ -64,7 +64,7 @@ _FOOTNOTES = (
 
 
 def _what(config) -> str:
-  return f'distilled sets of {config.dataset}'
+  return f'distilled sets of {names_lib.dataset(config.dataset)}'
 
 
 def _lead(results) -> str:
@@ -74,7 +74,8 @@ def _lead(results) -> str:
   first = results.rows('fits')[0]
   return (
       f'{len(sets)} small sets of images that stand for '
-      f'{first["extra"]["num_images"]} training images of {config.dataset}, '
+      f'{first["extra"]["num_images"]} training images of '
+      f'{names_lib.dataset(config.dataset)}, '
       f'and what {models} trained on them give away: how accurate they are, '
       'for whom, what they tell of the training images, and what breaks them; '
       'beside models of all training images.')

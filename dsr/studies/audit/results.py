@@ -9,9 +9,11 @@ from dsr.runs import records
 from dsr.studies.audit import claims, subjects
 from dsr.studies.distillation import evaluation
 
-_CALLED = {'krr': 'kernel regression', 'mlp': 'the MLP', 'lenet': 'LeNet',
+_CALLED = {'krr': 'kernel regression', 'set': 'the images alone',
+           'mlp': 'the MLP', 'lenet': 'LeNet',
            'convnet3': 'ConvNet-3', 'alexnet': 'AlexNet', 'vgg11': 'VGG-11',
            'resnet18': 'ResNet-18', 'resnet': 'the ResNet'}
+_MOST_NAMED = 3  # Sets of one's own in an answer; tables have them all.
 SET, MODEL = tables.Column('set'), tables.Column('model')
 
 
@@ -78,6 +80,28 @@ def told(metric: Any, *, percent: bool = True) -> str:
   value, low, high = (f'{scale * v:.{digits}f}' for v in (
       metric.value, metric.low, metric.high))
   return f'{value}{unit} [{low}, {high}]'
+
+
+def own_sets(rows: list[dict[str, Any]], most: int = _MOST_NAMED
+             ) -> list[dict[str, Any]]:
+  """The first of the sets that the user brought; tables have them all."""
+  return [row for row in rows if row['method'] == 'own'][:most]
+
+
+def of_own(rows: list[dict[str, Any]], key: str) -> list[str]:
+  """One's own sets in a sentence each: a share, by every model.
+
+  Args:
+    rows: with `set`, `model`, `method` and `metrics`.
+    key: of the metric; rows without it are left out.
+  """
+  found: dict[str, list[str]] = {}
+  for row in own_sets(rows, most=len(rows)):
+    if key in row['metrics']:
+      found.setdefault(row['set'], []).append(
+          f'{told(row["metrics"][key])} by {called(row["model"])}')
+  return [f'{name}: {" and ".join(shares)}'
+          for name, shares in list(found.items())[:_MOST_NAMED]]
 
 
 def distilled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -161,12 +161,17 @@ def _severities(config) -> list[int]:
 
 
 def victims(config: Any, problem: Any):
-  """Test images, as many of each class: the same for all models."""
-  num_classes = problem.test.num_classes
-  smallest = int(np.bincount(problem.test.y, minlength=num_classes).min())
+  """Test images, as many of each class that has any: the same for all models.
+
+  Args:
+    config: its `num_attacked` and `seed`.
+    problem: whose test images they are.
+  """
+  classes, y = np.unique(problem.test.y, return_inverse=True)
   rows = data_lib.balanced_rows(
-      jax.random.key(config.seed + 9), problem.test.y,
-      max(1, min(config.num_attacked // num_classes, smallest)), num_classes)
+      jax.random.key(config.seed + 9), y.astype(np.int32),
+      max(1, min(config.num_attacked // len(classes),
+                 int(np.bincount(y).min()))), len(classes))
   return problem.test.take(rows)
 
 

@@ -7,7 +7,12 @@ import numpy as np
 from dsr.report import answers, dots, figures, tables
 from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
-from dsr.studies.audit import privacy as audit_privacy, robustness
+from dsr.studies.audit import (
+  given_back,
+  names as names_lib,
+  privacy as audit_privacy,
+  robustness,
+)
 from dsr.studies.audit.results import (
   MODEL,
   SET,
@@ -16,12 +21,15 @@ from dsr.studies.audit.results import (
   distilled,
   main_model,
   models_of,
+  of_own,
   sentence,
   told,
 )
 from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.results import by_class
 
+_NOT_IN_SET = 'classes_not_in_set'  # Of the record of experiments.fit.
+_FEW = 20  # Test images of a class below which it is marked.
 _ACROSS = 4  # Images of a class in the picture of the sets.
 _ABREAST = 3  # Sets beside each other, at most.
 
@@ -36,7 +44,12 @@ def good(results: Results) -> Section:
           'metrics']['method_seconds'].value
     rows.append(row | {'images': row['extra']['num_images'],
                        'seconds': seconds})
-  parts = []
+  parts = [f'test accuracy on {text}' for text in of_own(rows, 'accuracy')]
+  parts += list(dict.fromkeys(
+      f'{row["set"]} has no image of classes {row["extra"][_NOT_IN_SET]}'
+      for row in rows if row['extra'].get(_NOT_IN_SET)))
+  if gaps := rows[0]['extra'].get('classes_not_in_test'):
+    parts.append(f'there are no test images of classes {gaps}')
   for model in models_of(results):
     own = [row for row in rows if row['model'] == model]
     best = max(distilled(own), key=lambda r: r['metrics']['accuracy'].value)
@@ -57,7 +70,8 @@ def good(results: Results) -> Section:
             for model in models_of(results)}
   pictures = [Picture(
       results.later('accuracy.png', dots.intervals, series,
-                    title=f'{results.config.dataset}: test accuracy'),
+                    title='Test accuracy on '
+                    f'{names_lib.dataset(results.config.dataset)}'),
       'Test accuracy by set and model, with 95 % intervals.')]
   pictures += _images(results)
   return Section(
@@ -93,7 +107,7 @@ def _images(results) -> list[Picture]:
     part = {str(name): grids[name] for name in names}
     pictures.append(Picture(
         results.later(f'images_{i}.png', figures.side_by_side, part, classes,
-                      title=f'{results.config.dataset}'),
+                      title=names_lib.dataset(results.config.dataset)),
         f'Images of {", ".join(part)}; a row for each class.'))
   return pictures
 
@@ -103,12 +117,12 @@ def robust(results: Results) -> Section:
   rows, model = results.rows('robustness'), main_model(results)
   first = rows[0]
   attacks = evaluation.names(results.config.attacks)
-  names = [n for n in ('worst_linf', 'worst_l2', 'transfer', 'corrupted')
+  kept = [n for n in ('worst_linf', 'worst_l2', 'transfer', 'corrupted')
            if any(f'{n}_accuracy' in row['metrics'] for row in rows)]
   columns = [SET, MODEL, tables.Column('clean_accuracy', 'clean', True)]
   columns += [tables.Column(f'{n}_accuracy', n.replace('_', ' '), True)
-              for n in names + attacks]
-  key = f'{names[0]}_accuracy' if names else 'clean_accuracy'
+              for n in kept + attacks]
+  key = f'{kept[0]}_accuracy' if kept else 'clean_accuracy'
   own = [row for row in rows if row['model'] == model]
   best = max(distilled(own), key=lambda r: r['metrics'][key].value)
   whole = next(r for r in own if r['method'] == 'all')
@@ -118,7 +132,7 @@ def robust(results: Results) -> Section:
       f'{radii["linf"]:.3g} (linf), {called(model)} keeps '
       f'{told(best["metrics"][key])} accuracy on {best["set"]}, the best of '
       f'the small sets, and {told(whole["metrics"][key])} on all images')
-  if 'corrupted' in names:
+  if 'corrupted' in kept:
     answer += (
         '; under common corruptions '
         f'{told(best["metrics"]["corrupted_accuracy"])} and '
@@ -139,8 +153,9 @@ def robust(results: Results) -> Section:
                                        True) for n in kinds)], rows,
         'Mean over severities '
         f'{first["config"]["severities"].replace(",", ", ")} of 5.'))
+  mine = [f'under the strongest attack on {text}' for text in of_own(rows, key)]
   return Section(
-      'Is it robust?', f'{answer}.',
+      'Is it robust?', sentence([*mine, answer]),
       'These accuracies are upper bounds: attacks that were not tried may do '
       'better, and none of this is a certificate. Models that were trained '
       'with adversarial examples are in `experiments.adversarial`.', found,
@@ -166,7 +181,7 @@ def _curves(results, model) -> list[Picture]:
       results.later(
           'epsilon.png', answers.against_epsilon, series,
           xlabel=f'epsilon of {attack}',
-          title=f'{results.config.dataset}, {model}'),
+          title=f'{names_lib.dataset(results.config.dataset)}, {model}'),
       f'Accuracy of {model} under {attack} at growing radii.')]
 
 
@@ -198,7 +213,7 @@ def fair(results: Results) -> Section:
       'Evenness across classes', [SET, MODEL, *numbers], rows,
       'Change: against the same model of all training images, on the same '
       'test images. Chance alone makes classes differ; the deviation beyond '
-      'chance has that share taken off.')]
+      f'chance has that share taken off.{_few(rows[0])}')]
   classes = [name.removeprefix('leak_') for name in rows[0]['metrics']
              if name.startswith('leak_')]
   for prefix, title, note, percent in (
@@ -218,19 +233,29 @@ def fair(results: Results) -> Section:
   series = {}
   for row in rows:
     if row['model'] == model:
-      names = [n for n in row['metrics'] if n.startswith('accuracy_')]
+      own_names = [n for n in row['metrics'] if n.startswith('accuracy_')]
       series[row['set']] = (
-          [n.removeprefix('accuracy_') for n in names],
-          *np.transpose([tuple(row['metrics'][n])[:3] for n in names]))
+          [n.removeprefix('accuracy_') for n in own_names],
+          *np.transpose([tuple(row['metrics'][n])[:3] for n in own_names]))
   picture = Picture(
       results.later('classes.png', answers.by_group, series,
-                    title=f'{results.config.dataset}, {model}'),
-      f'Test accuracy of {model} by class.')
+                    title=f'{names_lib.dataset(results.config.dataset)}, '
+                          f'{model}'),
+      f'Test accuracy of {model} by class.{_few(rows[0])}')
+  mine = [f'the worst class on {text}' for text in of_own(rows, 'worst')]
   return Section(
-      'Is it fair?', f'{answer}.',
+      'Is it fair?', sentence([*mine, answer]),
       'Evenness across classes of one test set is no statement about people '
       'or groups that it does not name; give an attribute by `--groups`. A '
       'model can be even by being equally bad.', found, [picture])
+
+
+def _few(row) -> str:
+  """A warning of classes whose intervals say little."""
+  few = [f'{name} ({num})' for name, num in row['extra'].get(
+      'class_sizes', {}).items() if num < _FEW]
+  return (f' Fewer than {_FEW} test images, so that little can be said: class '
+          f'{", ".join(few)}.' if few else '')
 
 
 def published(results: Results) -> Section:
@@ -265,5 +290,5 @@ def published(results: Results) -> Section:
 
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
-    good, audit_privacy.private, robust, fair, audit_privacy.reconstruction,
+    good, audit_privacy.private, robust, fair, given_back.reconstruction,
     published)

@@ -179,8 +179,9 @@ def from_file(
     path: str | os.PathLike, problem: problem_lib.Problem) -> Shown:
   """A set that the user brings, as an .npz.
 
-  It has `images` (S, H, W, C) or (S, H, W), uint8 or near [0, 1], and `labels`
-  (S,); perhaps `targets` (S, K), learned labels in the encoding of
+  It has `images` (S, H, W, C) or (S, H, W), uint8 or near [0, 1], and `labels`,
+  classes (S,) or probabilities of the classes (S, C), whose largest is the
+  class; perhaps `targets` (S, K), learned labels in the encoding of
   `problem.encoded`; perhaps `rows` of the training set that it started from.
 
   Raises:
@@ -203,12 +204,24 @@ def from_file(
   if pixels.ndim == 4 and np.abs(pixels - 0.5).max() > _FAR:
     raise ValueError('`images` must be near [0, 1], got values from '
                      f'{pixels.min():.4g} to {pixels.max():.4g}.')
+  soft = None
+  if labels.ndim == 2:
+    soft = _probabilities(labels, problem.train.num_classes)
+    labels = soft.argmax(1)
   checks.labels('labels', labels, problem.train.num_classes)
   labels = labels.astype(np.int32)  # Within its range, as was checked.
   checks.same_rows(images=pixels, labels=labels)
   own = Dataset(pixels, labels, problem.train.num_classes, path.name)
   examples = problem.examples(own)
+  if soft is not None:
+    # Of two classes the encoding is 2 p - 1, else p - 1/C.
+    examples = examples._replace(y=jnp.asarray(
+        2 * soft[:, 1:] - 1 if soft.shape[1] == 2 else soft - 1 / soft.shape[1],
+        examples.y.dtype))
   if 'targets' in arrays:
+    if soft is not None:
+      raise ValueError('`labels` must be classes (S,) beside `targets`, got '
+                       f'probabilities {soft.shape}: give one of the two.')
     checks.targets('targets', arrays['targets'], rows=len(pixels))
     checks.features('targets', arrays['targets'], dim=examples.y.shape[1])
     checks.finite('targets', arrays['targets'])
@@ -223,6 +236,21 @@ def from_file(
                        f'got {len(rows) - len(np.unique(rows))} repeated.')
   return Shown(pixels, labels, examples, rows, '' if rows is None else 'real',
                path.stem)
+
+
+def _probabilities(labels, num_classes) -> np.ndarray:
+  """Soft labels, (S, C) and each row a distribution."""
+  if (labels.shape[1] != num_classes or labels.dtype.kind not in 'biuf'
+      or not np.isfinite(labels).all() or labels.min() < 0
+      or np.abs(labels.sum(1) - 1).max() > 1e-3):
+    raise ValueError(
+        '`labels` must be classes (S,), or soft labels as probabilities '
+        f'(S, {num_classes}) whose rows sum to 1, got {labels.dtype} '
+        f'{labels.shape}; learned targets that are no probabilities go into '
+        'the array `targets`, in the encoding of the audit (one-hot less 1/C; '
+        'with two classes one column from -1 to 1), beside classes in `labels`.'
+    )
+  return labels.astype(float)
 
 
 def kernel_regression(

@@ -39,7 +39,8 @@ class Config:
   learn_labels: bool = False  # Whether the labels are learned too (kip, rkip).
   # Between the targets and the predictions of kip.
   loss: Literal['mse', 'cross_entropy'] = 'mse'
-  # kip: flip+shift2+...; dm, dsa, mtt: dsa, color_crop, ...; idc: color_crop, ...
+  # kip: flip+shift2+...; dm, dsa, mtt: dsa, color_crop, ...; idc: color_crop,
+  # cutout, ...
   augment: str | None = None
   corruption: float = 0.0  # Share of pixels frozen to noise (kip, rkip, dm).
   min_distance: float = 0.0  # Least RMS difference to training images (kip).
@@ -129,8 +130,9 @@ def run(config: Config) -> dict[str, Any]:
     try:
       metrics |= evaluation.network_accuracies(
           config, learned.examples, problem, learned.student_rate)
-    except KeyboardInterrupt:  # The distilled set is worth keeping.
-      learned = learned._replace(status=Status.INTERRUPTED)
+    except KeyboardInterrupt:  # The distilled set is written, as interrupted.
+      logging.warning('Interrupted: the same command goes on with networks.')
+      raise
   results.write(config, problem, learned, metrics,
                 wall_time=time.monotonic() - began)
   results.draw(config, problem, learned)

@@ -2,6 +2,7 @@
 import functools
 from typing import NamedTuple
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,11 @@ def encoded(dataset: Dataset) -> jax.Array:
   return data_lib.encode(dataset.y, dataset.num_classes, style=style)
 
 
+def missing_classes(y: np.ndarray, num_classes: int) -> str:
+  """The classes that do not occur in `y`, with commas between; '' for none."""
+  return ', '.join(map(str, np.setdiff1d(np.arange(num_classes), y)))
+
+
 def prepare(
     dataset: str, *, data_dir: str | None, transform: str,
     images_per_class: int, max_train: int, validation: float, seed: int
@@ -78,6 +84,12 @@ def _prepare(dataset, data_dir, transform, images_per_class, max_train,
   key_limit, key_split, key_start = jax.random.split(jax.random.key(seed), 3)
   rest, used = splits.train, np.ones(len(splits.train), bool)
   if max_train:
+    classes = rest.num_classes
+    most = classes * int(np.bincount(rest.y, minlength=classes).min())
+    if not classes <= max_train < most + classes:
+      raise ValueError(
+          f'`max_train` must be 0 or from {classes} to {most}, as many of each '
+          f'of {classes} classes, got {max_train}.')
     rows = data_lib.balanced_rows(
         key_limit, rest.y, max_train // rest.num_classes, rest.num_classes)
     used[:] = False
@@ -87,8 +99,12 @@ def _prepare(dataset, data_dir, transform, images_per_class, max_train,
   held_out = rest.take(np.arange(0))
   if size:  # For every method, so that all start from the same images.
     rest, held_out = data_lib.split(key_split, rest, size)
-  rows = data_lib.balanced_rows(
-      key_start, rest.y, images_per_class, rest.num_classes)
+  with checks.renamed(per_class='images_per_class'):
+    rows = data_lib.balanced_rows(
+        key_start, rest.y, images_per_class, rest.num_classes)
   fitted = data_lib.transforms.by_name(transform, rest.x)
+  if gaps := missing_classes(splits.test.y, rest.num_classes):
+    logging.warning('%s has no test images of classes %s: nothing that is '
+                    'measured tells of them.', dataset, gaps)
   return Problem(rest, splits.test, held_out, fitted, rest.take(rows), rows,
                  splits.train.take(~used))

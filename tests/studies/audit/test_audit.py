@@ -255,6 +255,14 @@ def test_reconstructions_are_told(finished, monkeypatch):
     ({'options': 'kip.speed=1'}, r'`options` must be \[method.\]flag=value'),
     ({'distilled': 'none.npz'}, '`distilled` must be a readable .npz'),
     ({'groups': 'none.npy'}, '`groups` must be a readable .npy'),
+    ({'dataset': 'digitz'}, '`dataset` must be one of'),
+    ({'kernel': 'fcnx'}, '`kernel` must be'),
+    ({'transform': 'zcb'}, '`transform` must be one of'),
+    ({'images_per_class': '5000'}, '`images_per_class` must be at most'),
+    ({'max_train': 1}, '`max_train` must be'),
+    ({'leak_train': 6, 'leak_methods': 'kop'}, '`leak_methods` must be one of'),
+    ({'leak_train': 6, 'leak_regimes': 'x'}, '`leak_regimes` must be one of'),
+    ({'leak_train': 1}, '`leak_train` must be'),
 ])
 def test_bad_flags_are_named_before_anything_runs(tmp_path, fields, message):
   config = dataclasses.replace(SMALL, workdir=str(tmp_path / 'out'), **fields)

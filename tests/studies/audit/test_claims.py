@@ -32,7 +32,7 @@ def audit(tmp_path):
         folder / 'krr' / 'membership', config=membership.Config(), metrics={},
         arrays=arrays, arrays_name='membership')
   return claims.Config(
-      audit=str(tmp_path), subjects=','.join(['all', *SETS]), models='krr',
+      audit=str(tmp_path), subjects=','.join(SETS), models='krr',
       num_resamples=50, workdir=str(tmp_path / 'claims'))
 
 
@@ -58,6 +58,28 @@ def test_an_interval_that_holds_0_leaves_a_claim_open():
   cases = [{'claim': 'size', 'metric': name} for name in 'ab']
   assert claims.tally(metrics, cases)['size'] == {
       'supported': 1, 'contradicted': 0, 'open': 1}
+
+
+def test_all_sets_of_an_audit_are_the_default(audit):
+  named = claims.run(audit)
+  assert claims.run(dataclasses.replace(audit, subjects='')) == named
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(('fields', 'message'), [
+    ({'subjects': 'kip_1,kip_3'}, '`subjects` must be one of kip_1, kip_10'),
+    ({'models': 'krr,mlp'}, '`models` must be those of .*, got .mlp'),
+    ({'audit': 'krr'}, '`audit` must be the workdir'),
+])
+def test_what_an_audit_lacks_is_refused(audit, fields, message):
+  with pytest.raises(ValueError, match=message):
+    claims.run(dataclasses.replace(audit, **fields))
+
+
+@pytest.mark.errors
+def test_a_folder_without_an_audit_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='`audit` must hold the records'):
+    claims.run(claims.Config(audit=str(tmp_path), workdir=str(tmp_path / 'a')))
 
 
 @pytest.mark.errors

@@ -58,14 +58,11 @@ def learn(
     *init_args: what its `init` takes besides key and support.
     remedies: flags, and own options, to change if the loss is not finite.
     began: when the method began, of `time.monotonic`; unset: now.
-<<<<<<< HEAD
-    rate_of: state -> the student's learning rate, of a method that learns it;
-      that of the kept set is `student_rate` of the result.
-=======
     first: the support to start from; unset: of `start`.
     view: from what is learned to the distilled set, where they differ. The
       images that are learned are then the array `stored` of the result.
->>>>>>> w/meth_b
+    rate_of: state -> the student's learning rate, of a method that learns it;
+      that of the kept set is `student_rate` of the result.
 
   Raises:
     FloatingPointError: the loss is not finite; says at which step.
@@ -123,10 +120,8 @@ def learn(
       show(Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y']))),
       kept['steps'][looked], kept['accuracy'][looked],
       np.asarray(result.infos.loss), result.status, kept['seconds'],
-<<<<<<< HEAD
+      arrays={} if view is None else {'stored': kept['x']},
       student_rate=kept.get('rate'))
-=======
-      arrays={} if view is None else {'stored': kept['x']})
 
 
 def _advice(config, remedies) -> str:
@@ -140,7 +135,6 @@ def _advice(config, remedies) -> str:
     return f'{flag} of `options` (got {given.get(name, "its default")})'
 
   return ' or '.join(map(say, remedies))
->>>>>>> w/meth_b
 
 
 def targets_of(problem: Problem) -> targets.Targets:
