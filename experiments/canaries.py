@@ -1,0 +1,20 @@
+r"""DP-SGD audited in one training run (arXiv:2305.08846).
+
+  python -m experiments.canaries --network=mlp --dp_epsilon=8 \
+    --canaries=gradients --workdir=out/canaries
+
+Canaries take part in the training with probability 1/2 each. Then an attacker
+guesses who did, and abstains where he is not sure. So many right guesses would
+be too unlikely if epsilon were small: the result is a lower bound of epsilon,
+at 95 % confidence, beside the upper bound of the accountant. A lower bound
+above the upper one means a fault; `--noise_scale=0.1` makes one on purpose.
+
+`--canaries=gradients` is a strong attacker who inserts gradients and sees the
+parameters before and after; `mislabelled` one who inserts images with wrong
+labels and sees losses. `canaries.npz` has the scores and who took part.
+"""
+from dsr.runs import launch
+from dsr.studies.audit import canaries
+
+if __name__ == '__main__':
+  launch.launch(canaries.Config, canaries.run)
