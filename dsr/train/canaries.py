@@ -26,7 +26,7 @@ import numpy as np
 import optax
 
 from dsr import checks
-from dsr.train import accounting, descent, dp_sgd, private
+from dsr.train import accounting, descent, dp_sgd, private, recipe
 from dsr.train.batches import checked_examples
 from dsr.train.networks import Trained, _init_all, train_all
 from dsr.types import Examples, Solver
@@ -165,14 +165,19 @@ def quiet_coordinates(
   """
   data = checked_examples(module, data, loss, logistic=True)
   key_start, key_ties = jax.random.split(key)
-  params = module.init(key_start, data.x[:1])['params']
-  _, grads = dp_sgd.clipped_sum(
-      module, params, data, jnp.ones(len(data.x), bool), clip=math.inf,
-      loss=loss)
-  size = np.abs(np.asarray(ravel_pytree(grads)[0]))
+  size = np.abs(np.asarray(_start_gradient(key_start, module, data, loss)))
   checks.at_least('num', num, 1)
   if num > len(size):
     raise ValueError(f'`num` must be at most {len(size)}, the parameters of '
                      f'the network, got {num}.')
   ties = np.asarray(jax.random.uniform(key_ties, size.shape))
   return np.sort(np.lexsort((ties, size))[:num])
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'loss'))
+def _start_gradient(key, module, data, loss):
+  """Of the mean loss at a start, flattened."""
+  params = module.init(key, data.x[:1])['params']
+  out, vjp = jax.vjp(lambda p: module.apply({'params': p}, data.x), params)
+  grads, = vjp(recipe.residual(loss, out, data.y))
+  return ravel_pytree(grads)[0]
