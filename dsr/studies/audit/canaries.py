@@ -131,6 +131,8 @@ def check(config: Config) -> None:
   checks.at_least('max_train', config.max_train, 0)
   checks.at_least('num_canaries', config.num_canaries, 2)
   checks.within('level', config.level, 0, 1)
+  if config.level in (0, 1):
+    raise ValueError(f'`level` must be between 0 and 1, got {config.level}.')
   checks.within('dp_epsilon', config.dp_epsilon, 1e-3, 100)
   checks.within('dp_delta', config.dp_delta, 2e-13, 1)
   checks.positive('dp_clip', config.dp_clip)
