@@ -11,7 +11,7 @@ of r trials that succeed with probability e^\epsilon / (1 + e^\epsilon),
 Where the right side is below 1 - level, that epsilon is refuted: the largest
 refuted one is a lower bound at that confidence, to be held against the upper
 bound of an accountant. It can only be as large as the attack is good, and with
-r guesses, all of them right, as log r or so.
+r guesses, all of them right, no larger than about log(r / 3) at level 0.95.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
