@@ -8,8 +8,9 @@ guesses who did, and abstains where he is not sure. So many right guesses would
 be too unlikely if epsilon were small: the result is a lower bound of epsilon,
 at 95 % confidence, beside the upper bound of the accountant. Of m canaries no
 more can be proved than about log(m / 4): a lower bound far below the upper one
-does not mean that the accountant is wasteful. One above it means a fault;
-`--dp_epsilon=2 --noise_scale=0.1` makes one on purpose.
+does not mean that the accountant is wasteful. One above it means a fault, as
+`--noise_scale=0.001` makes on purpose; to be seen, it needs more canaries than
+three times e^epsilon.
 
 `--canaries=gradients` is a strong attacker who inserts gradients and sees the
 parameters before and after; `mislabelled` one who inserts images with wrong
