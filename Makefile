@@ -20,7 +20,7 @@ demo: $(VENV)/.base  ## The audit of the embedded digits, within two minutes on 
 	$(BIN)/python -m experiments.audit --methods=random,kip \
 	  --inits=real --num_networks=2 --network_epochs=100 --full_epochs=10 \
 	  --options=kip.steps=300 --learned=logistic \
-	  --lira_shadows=8 --lira_train=600 \
+	  --lira_shadows=8 --lira_train=600 --lira_networks= \
 	  --num_attacked=30 --attacks=fgsm,pgd_linf --attack_steps=10 \
 	  --corruptions=gaussian_noise,gaussian_blur,contrast,pixelate \
 	  --leak_train=30 --leak_methods=all,kip --leak_regimes=linearized \

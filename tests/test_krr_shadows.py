@@ -46,6 +46,18 @@ def test_shadows_equal_refits_of_their_halves(key, n, tile):
     np.testing.assert_allclose(outputs, want, rtol=1e-8, atol=1e-8)
 
 
+def test_shadows_are_evaluated_at_other_examples_too(key):
+  k, y = _problem()
+  others = jnp.asarray(np.random.default_rng(2).normal(size=(4, N)))
+  found = krr.shadows(key, k, y, num_shadows=7, ridge=1e-3, others=others)
+  assert krr.shadows(key, k, y, num_shadows=7, ridge=1e-3).others is None
+  k, y, others = map(np.asarray, (k, y, others))
+  for rows, outputs in zip(np.asarray(found.member), found.others, strict=True):
+    want = oracle.ridge_predict(
+        others[:, rows], k[np.ix_(rows, rows)], y[rows], 1e-3)
+    np.testing.assert_allclose(outputs, want, rtol=1e-8, atol=1e-8)
+
+
 def test_halves_are_balanced_random_and_those_of_the_shadows(key):
   halves = np.asarray(krr.random_halves(key, N, 2000))
   assert (halves.sum(0) == 1000).all()

@@ -35,11 +35,14 @@ class Shadows(NamedTuple):
     outputs: (R, N, C) on all examples, in the dtype of the solve.
     member: (R, N) whether shadow r was fitted to example i.
     converged: (R,) whether the solve succeeded; traced code cannot raise.
+    others: (R, Z, C) outputs on further examples, that no shadow was fitted
+      to; None without any.
   """
 
   outputs: Float[Array, 'R N C']
   member: Bool[Array, 'R N']
   converged: Bool[Array, 'R']
+  others: Float[Array, 'R Z C'] | None = None
 
 
 def in_out(
@@ -101,6 +104,7 @@ def _random_rows(key, n, num_shadows):
 def shadows(
     key: Key[Array, ''], gram: Float[Array, 'N N'], y: Float[Array, 'N C'], *,
     num_shadows: int = 256, ridge: float | Float[Array, ''] = 1e-6,
+    others: Float[Array, 'Z N'] | None = None,
     tile: int | None = None) -> Shadows:
   r"""Fits ridge regression to random halves and evaluates each on all N.
 
@@ -114,6 +118,8 @@ def shadows(
     y: (N, C) encoded targets.
     num_shadows: R, best even.
     ridge: \lambda >= 0, relative to the mean diagonal of each half.
+    others: (Z, N) the kernel between further examples and these, to evaluate
+      the fits at them as well.
     tile: shadows solved at a time, hence `tile` H^2 entries of memory; None
       takes up to 2^25 entries.
 
@@ -131,11 +137,13 @@ def shadows(
     tile = max(1, min(num_shadows, _TILE_ENTRIES // (n // 2) ** 2))
   checks.at_least('tile', tile, 1)
   rows = _random_rows(key, n, num_shadows)
-  return _fit_halves(gram, y, rows, ridge, tile=tile)
+  if others is not None:
+    checks.features('others', others, dim=n)
+  return _fit_halves(gram, y, rows, ridge, others, tile=tile)
 
 
 @functools.partial(jax.jit, static_argnames='tile')
-def _fit_halves(gram, y, rows, ridge, *, tile):
+def _fit_halves(gram, y, rows, ridge, others, *, tile):
   dtype = numerics.solve_dtype(gram.dtype)
   gram, y = gram.astype(dtype), y.astype(dtype)
 
@@ -145,6 +153,9 @@ def _fit_halves(gram, y, rows, ridge, *, tile):
     dual = linalg.solve(factor, y[part])
     info = linalg.residual_info(factor, dual, y[part])
     member = jnp.zeros(gram.shape[0], bool).at[part].set(True)
-    return Shadows(numerics.matmul(columns, dual), member, info.converged)
+    elsewhere = None if others is None else numerics.matmul(
+        others[:, part].astype(dtype), dual)
+    return Shadows(
+        numerics.matmul(columns, dual), member, info.converged, elsewhere)
 
   return lax.map(fit, rows, batch_size=tile)

@@ -38,7 +38,7 @@ from dsr.train.batches import LOSSES, checked_examples
 from dsr.train.networks import Trained, train_all
 from dsr.types import Examples, Solver
 
-_OVERFLOW = 1e-3  # Share of delta that batches beyond the capacity may take.
+OVERFLOW = 1e-3  # Share of delta that batches beyond the capacity may take.
 
 
 class Privacy(NamedTuple):
@@ -97,16 +97,16 @@ def fit_private(
     KeyboardInterrupt: Ctrl-C; half-trained networks are not handed out.
   """
   data = checked_examples(module, data, loss, logistic=True)
-  _refuse_batch_norm(module, data)
+  refuse_batch_norm(module, data)
   num = len(data.x)
   checks.positive('expected_batch', expected_batch)
   checks.within('expected_batch', expected_batch, 0, num)
   checks.at_least('num_steps', num_steps, 1)
   rate = expected_batch / num
-  rest = (1 - _OVERFLOW) * delta
+  rest = (1 - OVERFLOW) * delta
   noise = accounting.noise_multiplier(epsilon, rest, rate, num_steps)
   # 1 + e^epsilon <= 2 e^epsilon.
-  overflow = _OVERFLOW * delta * math.exp(-epsilon) / 2
+  overflow = OVERFLOW * delta * math.exp(-epsilon) / 2
   solver = dp_sgd(
       module, optimizer, clip=clip, noise_multiplier=noise, sampling_rate=rate,
       capacity=capacity(num, rate, num_steps, overflow), loss=loss,
@@ -212,14 +212,25 @@ def poisson_rows(
   Returns:
     B rows, and which of them were drawn; the others are fillers.
   """
-  limit = int(rate * 2**32)
-  if limit == 2**32:
-    chosen = jnp.ones(num, bool)
-  else:
-    chosen = jax.random.bits(key, (num,), jnp.uint32) < np.uint32(limit)
+  chosen = poisson_mask(key, num, rate)
   rows = jnp.nonzero(chosen, size=capacity, fill_value=num)[0]
   drawn = rows < num
   return jnp.where(drawn, rows, 0), drawn
+
+
+def poisson_mask(
+    key: Key[Array, ''], num: int, rate: float) -> Bool[Array, 'N']:
+  """Who is drawn, each independently with probability `rate`.
+
+  Args:
+    key: of the draw.
+    num: N.
+    rate: in [0, 1], rounded down to a multiple of 2^-32.
+  """
+  limit = int(rate * 2**32)
+  if limit == 2**32:
+    return jnp.ones(num, bool)
+  return jax.random.bits(key, (num,), jnp.uint32) < np.uint32(limit)
 
 
 def capacity(
@@ -242,7 +253,8 @@ def capacity(
   return int(sizes[np.argmax(enough)])  # At B = N the tail is exactly 0.
 
 
-def _refuse_batch_norm(module, data):
+def refuse_batch_norm(module: nn.Module, data: Examples) -> None:
+  """Raises a ValueError for a network whose examples see each other."""
   def moments(key, x):
     params = module.init(key, x)['params']
     return module.apply({'params': params}, x, mutable=[BATCH_STATS])[1]

@@ -58,6 +58,9 @@ class Config:
   dp_epsilon: float = 8.0  # Of the DP-SGD reference; 0 for none.
   lira_shadows: int = 32  # Of the likelihood-ratio attack; 0 for none.
   lira_train: int = 0  # Training images of that attack; 0: as max_train.
+  # Whose shadows it trains, beside kernel regression, with commas; unset: those
+  # of networks.
+  lira_networks: str | None = None
   num_attacked: int = 100  # Test images for adversarial examples.
   # Those listed at the end of --help, with commas between them; '' for none.
   attacks: str = 'fgsm,pgd_linf,pgd_l2,apgd_ce,apgd_dlr,square'

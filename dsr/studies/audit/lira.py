@@ -1,4 +1,4 @@
-"""Shadow models against distilled sets: LiRA on kernel ridge regression.
+"""Shadow models against distilled sets: LiRA and RMIA.
 
 The command is `experiments.lira`; its docstring has an example, and what
 it writes.
@@ -7,28 +7,30 @@ import dataclasses
 import functools
 import pathlib
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from absl import logging
 import jax
 import numpy as np
-import optax
 
-from dsr import checks, data as data_lib, kernels, krr
-from dsr.distill import kip, rkip, shadows as shadows_lib, targets
-from dsr.probes import intervals, lira, membership, scores as scores_lib
+from dsr import checks, data as data_lib, nets
+from dsr.probes import intervals, lira, membership, rmia, scores as scores_lib
 from dsr.report import tables
 from dsr.runs import contents, machine, records, screen
-from dsr.studies.distillation import evaluation
+from dsr.studies.audit import shadow_models, shadow_sets
+from dsr.studies.audit.shadow_models import Models
+from dsr.studies.audit.subjects import KRR
+from dsr.studies.distillation import evaluation, grid
+from dsr.studies.distillation.methods import table
 from dsr.studies.distillation.problem import Problem, encoded, prepare
-from dsr.types import Examples
 
 SQUARED_ERROR = 'negative_squared_error'
-ATTACKS = ('online', 'offline', 'threshold')
+ATTACKS = ('online', 'offline', 'rmia', 'rmia_offline', 'threshold')
+_FULL_EPOCHS = 30  # Of networks that see all images of their half.
 
-_COLUMNS = [
-    'method', tables.Column('size', title='per class'),
-    tables.Column('krr_accuracy', title='test accuracy', percent=True),
+COLUMNS = [
+    'method', tables.Column('size', title='per class'), 'model',
+    tables.Column('accuracy', title='test accuracy', percent=True),
     'attack', tables.Column('auc', title='AUC', digits=3),
     *(tables.Column(f'tpr_at_fpr_{short}', title=f'TPR at FPR {share}',
                     percent=True)
@@ -42,41 +44,42 @@ class Config:
 
   dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
-  method: Literal['kip', 'rkip', 'random', 'all'] = 'kip'  # Of the sets.
+  # Of the sets: all, for models of all images, or one of those listed at the
+  # end of --help.
+  method: str = 'kip'
   images_per_class: str = '1,10'  # Sizes of the sets; all has none.
+  model: str = KRR  # Trained on the sets: krr, or networks, with commas.
   num_shadows: int = 64  # Of random halves; even.
   num_targets: int = 8  # Further halves, whose models are attacked.
   kernel: str = 'fcn1'  # fcn2, convnet3, convnet3_nopool, myrtle5, ...
   ridge: float = 1e-6  # Relative to tr(K)/n.
   steps: int = 300  # Of kip and rkip.
-  learning_rate: float = 0.04  # Of Adam.
+  learning_rate: float = 0.04  # Of Adam, for kip and rkip.
   init: Literal['real', 'noise'] = 'real'  # What the images start from.
-  # What is read off the outputs for each image.
-  score: Literal[
-      'margin', 'logit_confidence', 'negative_squared_error'] = 'margin'
+  # Flags of experiments.distill for other methods, with commas between them,
+  # e.g. time_limit=5.
+  options: str = ''
+  # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
+  # epochs; dsa: SGD, 1000 epochs of augmented images.
+  protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
+  # Passes over each set; unset: the protocol's, or 30 with all.
+  network_epochs: int | None = None
+  network_learning_rate: float | None = None  # Unset: the protocol's.
+  network_batch_size: int | None = None  # Images a step; unset: the protocol's.
+  # What is read off the outputs for each image; auto: margin of krr,
+  # logit_confidence of networks.
+  score: Literal['auto', 'margin', 'logit_confidence',
+                 'negative_squared_error'] = 'auto'
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
   num_resamples: int = 1000  # Of the bootstrap over examples.
   seed: int = 0  # Of all that is drawn.
   workdir: str = 'out/lira'  # Where the results go.
 
-
-class Models(NamedTuple):
-  """Shadows, and after them the targets.
-
-  Attributes:
-    outputs: (R + T, N, C) on all training examples.
-    member: (R + T, N) which of them each was made of.
-    accuracy: (T,) of the targets on the test set.
-    seconds: of making all.
-    cpu_seconds: the same, of all threads.
-  """
-
-  outputs: np.ndarray
-  member: np.ndarray
-  accuracy: np.ndarray
-  seconds: float
-  cpu_seconds: float
+  @staticmethod
+  def describe() -> str:
+    """The end of the help: all methods and networks."""
+    return f'{table.describe()}\n{nets.describe()}'
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -88,40 +91,44 @@ def run(config: Config) -> dict[str, Any]:
       config.dataset, data_dir=config.data_dir, transform=config.transform,
       images_per_class=1, max_train=config.max_train, validation=0,
       seed=config.seed)
+  _check_data(config, problem)
   metrics, arrays, each, rows = {}, {}, {}, []
   for size in _sizes(config):
-    name = config.method if size is None else f'{config.method}_{size}'
-    models = _models(config, problem, size)
-    logging.info('%s: %d models in %.1f s', name, len(models.member),
-                 models.seconds)
-    shared = {'krr_accuracy': _over_targets(models.accuracy),
-              'seconds': records.metric(models.seconds),
-              'cpu_seconds': records.metric(models.cpu_seconds)}
-    metrics |= {f'{name}_{key}': value for key, value in shared.items()}
-    truth = models.member[config.num_shadows:]
-    arrays[f'{name}_member'] = truth
-    for attack, score in attack_scores(config, models, problem).items():
-      found = _evaluate(config, score, truth)
-      means = {key: _over_targets([m[key].value for m in found], found[0][key])
-               for key in found[0]}
-      metrics |= {f'{name}_{attack}_{key}': m for key, m in means.items()}
-      each[f'{name}_{attack}'] = [
-          {key: i._asdict() for key, i in m.items()} for m in found]
-      fpr, tpr = mean_roc(score, truth)
-      arrays |= {f'{name}_{attack}_scores': score, f'{name}_{attack}_fpr': fpr,
-                 f'{name}_{attack}_tpr': tpr}
-      rows.append(shared | means | {
-          'method': config.method, 'size': size, 'attack': attack})
+    sets = shadow_sets.make(config, problem, size)
+    for model in evaluation.names(config.model):
+      models = shadow_models.make(config, problem, sets, model, epochs(config))
+      name = config.method if size is None else f'{config.method}_{size}'
+      label = name if model == KRR else f'{name}_{model}'
+      logging.info('%s: %d models of %s in %.1f s', name, len(models.member),
+                   model, models.seconds)
+      shared = {'accuracy': _over_targets(models.accuracy),
+                'seconds': records.metric(models.seconds),
+                'cpu_seconds': records.metric(models.cpu_seconds)}
+      metrics |= {f'{label}_{key}': value for key, value in shared.items()
+                  if key != 'accuracy'}
+      metrics[f'{name}_{model}_accuracy'] = shared['accuracy']
+      found = _attacked(config, models, problem, model)
+      arrays[f'{label}_member'] = models.member[config.num_shadows:]
+      for attack, (means, one_by_one, own) in found.items():
+        metrics |= {f'{label}_{attack}_{key}': m for key, m in means.items()}
+        each[f'{label}_{attack}'] = one_by_one
+        arrays |= {f'{label}_{attack}_{key}': a for key, a in own.items()}
+        rows.append(shared | means | {
+            'method': config.method, 'size': size, 'model': model,
+            'attack': attack, 'name': f'{label}_{attack}'})
   records.write(
       config.workdir, config=config, contents=contents.of(config),
       metrics=metrics, arrays=arrays,
       arrays_name='lira', wall_time=time.monotonic() - began,
       extra={'targets': each, 'load_average': load,
-             'num_examples': len(problem.train)})
-  path = tables.write(pathlib.Path(config.workdir) / 'table.md', rows, _COLUMNS)
+             'num_examples': len(problem.train),
+             'rows': [{key: row[key] for key in (
+                 'method', 'size', 'model', 'attack', 'name')}
+                      for row in rows]})
+  path = tables.write(pathlib.Path(config.workdir) / 'table.md', rows, COLUMNS)
   title = (f'{config.dataset}, {config.num_shadows} shadows, '
            f'{config.num_targets} targets [95 % interval]')
-  screen.show(tables.render(rows, _COLUMNS, title=title), path, sep='\n')
+  screen.show(tables.render(rows, COLUMNS, title=title), path, sep='\n')
   return metrics
 
 
@@ -140,94 +147,100 @@ def check(config: Config) -> None:
   checks.positive('learning_rate', config.learning_rate)
   for part in config.transform.split('+'):
     checks.one_of('transform', part, data_lib.transforms.known())
-  _sizes(config)
+  shadow_sets.check(config, _sizes(config))
+  models = evaluation.names(config.model)
+  if not models or len(set(models)) < len(models):
+    raise ValueError('`model` must name krr or networks, each once, got '
+                     f'{config.model!r}.')
+  resolved = dataclasses.replace(config, network_epochs=epochs(config))
+  for model in models:
+    shadow_models.check(resolved, model)
+    if model != KRR and config.score == SQUARED_ERROR:
+      raise ValueError(f'`score` must be of logits with {model}, whose outputs '
+                       f'are no regression; got {config.score}.')
+
+
+def epochs(config: Config) -> int:
+  """Passes of each network over its set."""
+  if config.network_epochs is None and config.method == shadow_sets.ALL:
+    return _FULL_EPOCHS
+  return evaluation.protocol(config).epochs
+
+
+def _check_data(config, problem) -> None:
+  shape = problem.train.x.shape[1:]
+  evaluation.check_kernel(
+      evaluation.kernel_named(config.kernel), config.kernel, shape)
+  for model in evaluation.names(config.model):
+    if model != KRR:
+      evaluation.check_network(
+          'model', model, shape, problem.train.num_classes)
 
 
 def _sizes(config) -> list[int | None]:
   """Images a class; [None] for all."""
-  if config.method == 'all':
+  if config.method == shadow_sets.ALL:
     return [None]
-  sizes = evaluation.names(config.images_per_class)
-  if not sizes or not all(size.isdigit() and int(size) for size in sizes):
-    raise ValueError('`images_per_class` must be positive integers with commas '
-                     f'between them, got {config.images_per_class!r}.')
-  return sorted(set(map(int, sizes)))
+  return grid.chosen_sizes(config.images_per_class)
 
 
-def _models(config: Config, problem: Problem, size: int | None) -> Models:
-  kernel_fn, labels = evaluation.kernel_named(config.kernel), problem.train.y
-  key_halves, key_sets = jax.random.split(jax.random.key(config.seed + 1))
-  num = config.num_shadows + config.num_targets
-  x, y = problem.examples(problem.train)
-  x_test = problem.inputs(problem.test)
-  began, cpu = time.monotonic(), time.process_time()
-  if size is None:
-    found = krr.shadows(key_halves, kernels.gram(kernel_fn, x), y,
-                        num_shadows=num, ridge=config.ridge)
-    if not found.converged.all():
-      raise FloatingPointError(
-          f'A fit did not converge: raise `ridge` (got {config.ridge}).')
-    outputs, member = np.asarray(found.outputs), np.asarray(found.member)
-    supports = [Examples(x[rows], y[rows])
-                for rows in map(np.flatnonzero, member[config.num_shadows:])]
-  else:
-    member = shadows_lib.stratified_halves(key_halves, labels, num)
-    sets = _sets(config, key_sets, kernel_fn, (x, y, labels), member, size)
-    outputs = shadows_lib.shadow_outputs(
-        kernel_fn, sets, x, ridge=config.ridge)
-    supports = [Examples(*map(jax.numpy.asarray, one))
-                for one in zip(*sets)][config.num_shadows:]
-  seconds, cpu = time.monotonic() - began, time.process_time() - cpu
-  accuracy = [evaluation.accuracy(
-      kernel_fn, support, x_test, problem.test.y, config.ridge)
-              for support in supports]
-  return Models(outputs, member, np.array(accuracy), seconds, cpu)
+def _attacked(config, models, problem, model) -> dict[str, tuple]:
+  """Attack -> (means over targets, metrics of each, arrays)."""
+  truth, found = models.member[config.num_shadows:], {}
+  for attack, score in attack_scores(config, models, problem, model).items():
+    each = _evaluate(config, score, truth)
+    means = {key: _over_targets([m[key].value for m in each], each[0][key])
+             for key in each[0]}
+    fpr, tpr = mean_roc(score, truth)
+    found[attack] = (
+        means, [{key: i._asdict() for key, i in m.items()} for m in each],
+        {'scores': score, 'fpr': fpr, 'tpr': tpr})
+  return found
 
 
-def _sets(config, key, kernel_fn, data, member, size) -> Examples:
-  """x (R, S, ...), y (R, S, C) of all sets."""
-  x, y, labels = (np.asarray(a) for a in data)
-  if config.method == 'random':
-    starts = []
-    for key_one, own in zip(jax.random.split(key, len(member)), member):
-      start, _ = shadows_lib.shadow_start(
-          jax.random.split(key_one)[0], x[own], y[own], labels[own],
-          images_per_class=size)
-      starts.append(start.examples())
-    return Examples(*map(np.stack, zip(*starts)))
-  optimizer = optax.adam(config.learning_rate)
-  solver, data_fn = {
-      'kip': (kip.kip(kernel_fn, optimizer, ridge=config.ridge, batch_size=0),
-              targets.targets),
-      'rkip': (rkip.rkip(kernel_fn, optimizer, ridge=config.ridge),
-               lambda x, y, _: rkip.interpolant(
-                   kernel_fn, Examples(x, y), ridge=config.ridge)),
-  }[config.method]
-  found = shadows_lib.distill_shadows(
-      key, solver, x, y, labels, member, images_per_class=size,
-      num_steps=config.steps, init=config.init, data_fn=data_fn)
-  return Examples(found.x, found.y)
-
-
-def attack_scores(config: Config, models: Models,
-                  problem: Problem) -> dict[str, np.ndarray]:
+def attack_scores(
+    config: Config, models: Models, problem: Problem, model: str = KRR
+) -> dict[str, np.ndarray]:
   """(T, N) of each of `ATTACKS` on the targets, larger for likelier members.
 
   Args:
-    config: its `score` and `num_shadows`.
+    config: its `score`, `num_shadows` and `seed`.
     models: shadows, then targets.
     problem: whose training set they were made of parts of.
+    model: 'krr', or a network.
   """
-  if config.score == SQUARED_ERROR:
+  num, kind = config.num_shadows, config.score
+  if kind == 'auto':
+    kind = 'margin' if model == KRR else 'logit_confidence'
+  if kind == SQUARED_ERROR:
     score = scores_lib.negative_squared_error(
         models.outputs, np.asarray(encoded(problem.train)))
   else:
-    score = scores_lib.SCORES[config.score](models.outputs, problem.train.y)
-  num = config.num_shadows
-  attack = functools.partial(
+    score = scores_lib.SCORES[kind](models.outputs, problem.train.y)
+  outside = shadow_models.population(problem, config.seed)
+  log_p, others = _log_probabilities(config, models, problem, outside, model)
+  a = rmia.offline_scale(log_p[:num], models.member[:num])
+  likelihood = functools.partial(
       lira.lira, score[:num], models.member[:num], score[num:])
-  return {'online': attack(), 'offline': attack(online=False),
+  ratio = functools.partial(
+      rmia.rmia, log_p[:num], models.member[:num], log_p[num:], others[:num],
+      others[num:], a=a)
+  return {'online': likelihood(), 'offline': likelihood(online=False),
+          'rmia': ratio(), 'rmia_offline': ratio(online=False),
           'threshold': score[num:]}
+
+
+def _log_probabilities(config, models, problem, outside, model):
+  """log p of the true class for RMIA: (R + T, N), and (R + T, Z)."""
+  if model != KRR:
+    return (scores_lib.negative_loss(models.outputs, problem.train.y),
+            scores_lib.negative_loss(models.population, outside.y))
+  errors = [-scores_lib.negative_squared_error(out, np.asarray(encoded(data)))
+            for out, data in ((models.outputs, problem.train),
+                              (models.population, outside))]
+  num = config.num_shadows
+  variance = float(np.mean(errors[0][:num][~models.member[:num]]))
+  return tuple(rmia.gaussian_log_p(error, variance) for error in errors)
 
 
 def mean_roc(score: np.ndarray, member: np.ndarray

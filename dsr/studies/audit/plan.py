@@ -268,10 +268,18 @@ def _lira(config, found) -> dict[str, lira.Config]:
   present = {s.method for s in found.values()}
   chosen = [m for m in _LIRA if m in present]
   sizes = sorted({s.size for s in found.values() if s.size})
+  networks = evaluation.names(config.networks if config.lira_networks is None
+                              else config.lira_networks)
+  shared = {name: getattr(config, name) for name in (
+      'dataset', 'data_dir', 'kernel', 'seed', 'protocol',
+      'network_learning_rate', 'network_batch_size')}
   return {method: lira.Config(
-      dataset=config.dataset, data_dir=config.data_dir, method=method,
+      **shared, method=method,
       images_per_class=','.join(map(str, sizes or [10])),
-      num_shadows=config.lira_shadows, kernel=config.kernel, seed=config.seed,
+      model=','.join([subjects.KRR, *networks]),
+      num_shadows=config.lira_shadows,
+      network_epochs=(config.full_epochs if method == 'all' else
+                      config.network_epochs),
       max_train=config.lira_train or config.max_train,
       workdir=str(pathlib.Path(config.workdir) / 'lira' / method))
           for method in chosen}

@@ -82,13 +82,15 @@ def private(results: Results) -> Section:
   lira_rows = _lira_rows(results)
   if lira_rows:
     found.append(Table(
-        'Shadow models (LiRA) of kernel regression', [
+        'Shadow models (LiRA, RMIA)', [
             tables.Column('method'),
-            tables.Column('size', title='images per class'),
+            tables.Column('size', title='images per class'), MODEL,
             tables.Column('attack'), tables.Column('auc', 'AUC', digits=3),
             tables.Column('tpr', 'TPR at 1 % FPR', percent=True)], lira_rows,
         'Every shadow repeats the whole method on a random half of the '
-        'training images. arXiv:2112.03570.'))
+        'training images, and trains the model on what comes out. Online and '
+        'offline are LiRA, arXiv:2112.03570; rmia is arXiv:2312.03262; '
+        'threshold uses no shadow.'))
   return Section(
       'Is it private?', sentence(_private_answer(best, seen, inits)),
       'An attack that finds nothing proves nothing: a stronger one may. An AUC '
@@ -208,17 +210,12 @@ def _lira_rows(results) -> list[dict[str, Any]]:
 
 
 def _lira_of(record):
-  rows = []
-  for name, metric in record['metrics'].items():
-    head, _, tail = name.rpartition('_auc')
-    if not head or tail:
-      continue
-    *_, size, attack = head.split('_')
-    rows.append({'method': record['config']['method'], 'attack': attack,
-                 'size': int(size) if size.isdigit() else '',
-                 'auc': metric,
-                 'tpr': record['metrics'].get(f'{head}_tpr_at_fpr_1e2', '')})
-  return rows
+  return [{'method': row['method'], 'attack': row['attack'],
+           'model': row['model'],
+           'size': '' if row['size'] is None else row['size'],
+           'auc': record['metrics'][f'{row["name"]}_auc'],
+           'tpr': record['metrics'][f'{row["name"]}_tpr_at_fpr_1e2']}
+          for row in record['extra']['rows']]
 
 
 def _roc(results) -> list[Picture]:

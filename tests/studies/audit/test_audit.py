@@ -15,6 +15,7 @@ from dsr.studies.audit import (
   leakage,
   membership,
   plan as audit_plan,
+  privacy,
   sections,
   timing,
 )
@@ -163,6 +164,35 @@ def test_kinds_of_parts_are_those_that_take_as_long():
 def _dates(config):
   return {name: (pathlib.Path(job.workdir) / 'record.json').stat().st_mtime_ns
           for name, job, *_ in audit_plan.make(config).stages()}
+
+
+def test_shadow_attacks_have_the_networks_of_the_audit(tmp_path):
+  config = dataclasses.replace(
+      SMALL, lira_shadows=8, networks='mlp', workdir=str(tmp_path))
+  found = audit_plan.make(config).lira
+  assert {name: (job.model, job.network_epochs)
+          for name, job in found.items()} == {
+              'all': ('krr,mlp', 2), 'random': ('krr,mlp', 5),
+              'kip': ('krr,mlp', 5)}
+  alone = audit_plan.make(dataclasses.replace(config, lira_networks=''))
+  assert {job.model for job in alone.lira.values()} == {'krr'}
+
+
+def test_every_shadow_attack_is_a_row_of_the_page():
+  metric = records.metric
+  record = {
+      'extra': {'rows': [
+          {'method': 'kip', 'size': 2, 'model': 'mlp', 'attack': 'rmia_offline',
+           'name': 'kip_2_mlp_rmia_offline'},
+          {'method': 'all', 'size': None, 'model': 'krr', 'attack': 'online',
+           'name': 'all_online'}]},
+      'metrics': {f'{name}_{key}': metric(value) for name, value in (
+          ('kip_2_mlp_rmia_offline', 0.7), ('all_online', 0.9))
+                  for key in ('auc', 'tpr_at_fpr_1e2')}}
+  rows = privacy._lira_of(record)
+  assert [(r['method'], r['size'], r['model'], r['attack'], r['auc'].value)
+          for r in rows] == [('kip', 2, 'mlp', 'rmia_offline', 0.7),
+                             ('all', '', 'krr', 'online', 0.9)]
 
 
 def test_finished_parts_are_kept_and_old_ones_made_anew(finished):
