@@ -7,6 +7,7 @@ removed at once, and embedded with their alternative text.
 """
 import base64
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import html
 import io
 import math
@@ -21,7 +22,8 @@ _WIDEST = 960  # Pixels of the page that a picture takes at most.
 _COLORS = 256  # Of an embedded picture, which halves its size or better.
 
 
-class Picture(NamedTuple):
+@dataclasses.dataclass(frozen=True, repr=False)
+class Picture:
   """An embedded picture.
 
   Attributes:
@@ -33,6 +35,9 @@ class Picture(NamedTuple):
   png: bytes
   alt: str
   width: int
+
+  def __repr__(self) -> str:
+    return self.alt
 
   def _repr_mimebundle_(self, include=None, exclude=None):
     data = base64.b64encode(self.png).decode('ascii')
@@ -46,11 +51,15 @@ class Picture(NamedTuple):
     }, {'image/png': {'alt': self.alt, 'width': self.width}}
 
 
-class Text(NamedTuple):
+@dataclasses.dataclass(frozen=True, repr=False)
+class Text:
   """Markdown, e.g. a table; `plain` where that cannot be shown."""
 
   markdown: str
   plain: str
+
+  def __repr__(self) -> str:
+    return self.plain
 
   def _repr_mimebundle_(self, include=None, exclude=None):
     return {'text/markdown': self.markdown, 'text/plain': self.plain}

@@ -43,7 +43,8 @@ def test_a_table_is_markdown_and_text():
   table = notebook.table([{'a': 1, 'b': 'x'}], ('a', 'b'))
   shown = table._repr_mimebundle_()
   assert shown['text/markdown'].splitlines()[1] == '| ---: | --- |'
-  assert 'x' in shown['text/plain']
+  assert shown['text/plain'] == repr(table)
+  assert 'markdown' not in repr(table)  # Jupyter takes it for the plain text.
 
 
 def test_checks_pass_within_their_range_and_show_what_was_measured():
