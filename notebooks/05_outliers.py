@@ -191,8 +191,7 @@ notebook.picture(
 #   starts, not a theorem. Descent on a loss that is not convex owes nobody this
 #   order, and the attack finds some images of little value too.
 # - It is about infinite width, or a linearised network. A finite network that
-#   moves its kernel has no such duals; `04_deviation_from_the_kernel` is about
-#   those.
+#   moves its kernel has no such duals, and its order is not measured here.
 # - A low value protects nobody: with more candidates than images the same attack
 #   finds all of them (`03_unique_at_infinite_width`).
 #
