@@ -311,7 +311,7 @@ print(f'without the first candidate: + {float(gains[0]):.6g} by the formula, '
 #   of gradients along the path, and the true images no longer give loss zero.
 # - A small distance between measures is not a small distance between images.
 #   That follows at loss zero only, and only if the kernel is characteristic;
-#   without biases it is not (see `03_unique_at_infinite_width`).
+#   without biases it is not, as $k(cx,\cdot)=c\,k(x,\cdot)$ for $c>0$.
 # - It does not say that descent finds the zero. With twice as many candidates
 #   as images some end as leftovers with weight zero; with as many as images,
 #   some images are often missed.

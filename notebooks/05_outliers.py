@@ -193,7 +193,7 @@ notebook.picture(
 # - It is about infinite width, or a linearised network. A finite network that
 #   moves its kernel has no such duals, and its order is not measured here.
 # - A low value protects nobody: with more candidates than images the same attack
-#   finds all of them (`03_unique_at_infinite_width`).
+#   finds all of twenty MNIST images (`notebooks/results.md`).
 #
 # ## Checks
 
