@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint benchmark clean
+.PHONY: demo test test-all lint notebooks benchmark clean
 
 $(VENV)/.base: setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ test-all: $(VENV)/.test  ## Optimised, with slow ones; then with shape checks.
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
+
+notebooks: $(VENV)/.test  ## Executes all of them anew, with the time of each.
+	$(BIN)/python -m notebooks.execute
 
 benchmark: $(VENV)/.test  ## Side-by-side ratios; wants a quiet machine.
 	$(BIN)/python -m experiments.benchmark --suite=kernels --workdir=out/benchmark

@@ -1,0 +1,167 @@
+"""Notebooks run, their checks hold and can fail, and their files agree.
+
+Executing all of them takes minutes; `FAST` are those that `make test` runs. The
+rest, and the broken claims, are slow.
+"""
+import json
+import pathlib
+import re
+
+import nbclient
+import nbformat
+import pytest
+
+from notebooks import execute
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SOURCES = execute.sources()
+each = pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.stem)
+FAST = ('02_attack_is_mmd', '05_outliers')
+LARGEST = 1.5e6  # Bytes of an executed notebook.
+SECONDS = 600  # A cell may take here: tests share their cores.
+# Paths of a machine: a home, a temporary or a site folder.
+MACHINE = re.compile(
+    r'(?<![\w.])(/home/|/root/|/tmp/|/Users/|/work/|[A-Z]:\\\\Users)|'
+    r'site-packages|dist-packages')
+
+# A claim made false in one place, and the check that must then fail.
+BROKEN = {
+    '02_attack_is_mmd': (
+        '- 2 * np.vdot(a, k_xz @ b)',
+        '- 1.9 * np.vdot(a, k_xz @ b)',
+        'loss over parameters against MMD'),
+    '05_outliers': (
+        'value = outliers.leave_one_out(duals, kernel)',
+        'value = (duals**2).sum(axis=1) * kernel.diagonal()',
+        'value against refits'),
+    '06_reconstruction_is_distillation': (
+        'losses.append((attack_loss(x), distilled_loss(x, predict(x))))',
+        'losses.append((attack_loss(x), distilled_loss(x, predict(x) + 0.01)))',
+        'relative difference of losses'),
+}
+
+# zmq's sockets and asyncio's loops of a kernel that has ended.
+quiet = pytest.mark.filterwarnings(
+    'ignore::ResourceWarning',
+    'ignore::pytest.PytestUnraisableExceptionWarning',
+    'ignore::RuntimeWarning')
+
+
+def _executed(path):
+  return nbformat.read(path.with_suffix('.ipynb'), as_version=4)
+
+
+def _run(notebook, folder, monkeypatch):
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  execute.run(notebook, folder, timeout=SECONDS)
+
+
+def _texts(node):
+  """All strings of a notebook's outputs but its pictures."""
+  if isinstance(node, str):
+    yield re.sub(r'base64,[A-Za-z0-9+/=]*', '', node)
+  elif isinstance(node, dict):
+    for name, value in node.items():
+      if name != 'image/png':
+        yield from _texts(value)
+  elif isinstance(node, list):
+    for value in node:
+      yield from _texts(value)
+
+
+def test_there_are_notebooks():
+  assert SOURCES
+  assert {p.stem for p in SOURCES} == {
+      p.stem for p in (ROOT / 'notebooks').glob('*.ipynb')}
+  assert set(BROKEN) == {p.stem for p in SOURCES}
+
+
+@quiet
+@pytest.mark.parametrize(
+    'path', [pytest.param(p, id=p.stem, marks=() if p.stem in FAST else
+                          pytest.mark.slow) for p in SOURCES])
+def test_a_notebook_runs_and_its_checks_hold(path, tmp_path, monkeypatch):
+  notebook = execute.read(path)
+  _run(notebook, tmp_path, monkeypatch)
+  assert '| check | measured | needed |' in str(notebook.cells[-1].outputs)
+  assert not list(tmp_path.iterdir())  # Nothing is left behind.
+
+
+@quiet
+@pytest.mark.slow
+@each
+def test_a_false_claim_fails_its_check(path, tmp_path, monkeypatch):
+  old, new, check = BROKEN[path.stem]
+  notebook = execute.read(path)
+  changed = [c for c in notebook.cells if old in c.source]
+  assert len(changed) == 1
+  changed[0].source = changed[0].source.replace(old, new)
+  with pytest.raises(nbclient.exceptions.CellExecutionError,
+                     match=f'AssertionError: .*{check}'):
+    _run(notebook, tmp_path, monkeypatch)
+
+
+@each
+def test_source_and_executed_notebook_agree(path):
+  source, executed = execute.read(path), _executed(path)
+  assert [(c.cell_type, c.source) for c in source.cells] == [
+      (c.cell_type, c.source) for c in executed.cells]
+
+
+@each
+def test_outputs_are_there_in_order_and_name_no_machine(path):
+  notebook = _executed(path)
+  code = [c for c in notebook.cells if c.cell_type == 'code']
+  assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+  outputs = [o for c in code for o in c.outputs]
+  assert not [o for o in outputs if o.output_type == 'error'
+              or o.get('name') == 'stderr']
+  for text in _texts(outputs):
+    assert not MACHINE.search(text), text[:200]
+  assert path.with_suffix('.ipynb').stat().st_size < LARGEST
+
+
+@each
+def test_pictures_have_a_text(path):
+  data = [o.data for c in _executed(path).cells if c.cell_type == 'code'
+          for o in c.outputs if 'image/png' in o.get('data', {})]
+  assert data
+  for shown in data:
+    alt = re.search(r'<img alt="([^"]+)"', shown['text/html'])
+    assert len(alt[1]) > 40  # A sentence, not a name.
+
+
+@each
+def test_each_says_claim_source_and_time_and_installs_once(path):
+  notebook = execute.read(path)
+  first = notebook.cells[0].source
+  for part in ('# ', '**Claim.**', '**Source.**', 'arxiv.org/abs/',
+               '**Time on 2 CPU cores.**'):
+    assert part in first
+  assert f'blob/main/notebooks/{path.stem}.ipynb' in first  # Of Colab's badge.
+  install = [c.source for c in notebook.cells if 'subprocess.run' in c.source]
+  assert len(install) == 1
+  assert install == [c.source for c in execute.read(SOURCES[0]).cells
+                     if 'subprocess.run' in c.source]
+  headings = [line for c in notebook.cells if c.cell_type == 'markdown'
+              for line in c.source.splitlines() if line.startswith('## ')]
+  assert headings[-2:] == ['## What this does not say', '## Checks']
+  assert 'notebook.verify(' in notebook.cells[-1].source
+
+
+@each
+def test_other_notebooks_that_are_named_exist(path):
+  text = path.read_text('utf-8')
+  for name in re.findall(r'`(\d\d_\w+)`', text):
+    assert (path.parent / f'{name}.py').exists(), name
+  for target in re.findall(r'\]\(([^)#:]+)\)', text):
+    assert (path.parent / target).exists(), target
+
+
+def test_the_form_of_the_files_is_that_of_jupyter():
+  for path in SOURCES:
+    nbformat.validate(_executed(path))
+    raw = json.loads(path.with_suffix('.ipynb').read_text('utf-8'))
+    assert raw['metadata'] == {'kernelspec': {
+        'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}}
