@@ -25,7 +25,9 @@ _CALLED = {
     'pixel_distance': 'distance to the nearest image of the set',
     'kernel_distance': 'kernel distance to the nearest image of the set',
     'pixel_density': 'density of the set', 'lira_online': 'LiRA, online',
-    'lira_offline': 'LiRA, offline'}
+    'lira_offline': 'LiRA, offline', 'lira_rmia': 'RMIA, online',
+    'lira_rmia_offline': 'RMIA, offline',
+    'lira_threshold': 'one threshold for all images'}
 
 
 class Attack(NamedTuple):
@@ -146,9 +148,9 @@ def _attacks(results, name):
     return
   arrays = records.read_arrays(
       pathlib.Path(results.plan.lira[subject.method].workdir))
-  stem = subject.method if not subject.size else (
-      f'{subject.method}_{subject.size}')
-  for attack in ('online', 'offline'):
-    if f'{stem}_{attack}_scores' in arrays:
-      yield Attack('krr', f'lira_{attack}', arrays[f'{stem}_{attack}_scores'],
-                   arrays[f'{stem}_member'], record['command'])
+  for row in record['extra']['rows']:
+    if row['size'] == (subject.size or None):
+      of_models = row['name'].removesuffix(f'_{row["attack"]}')
+      yield Attack(row['model'], f'lira_{row["attack"]}',
+                   arrays[f'{row["name"]}_scores'],
+                   arrays[f'{of_models}_member'], record['command'])
