@@ -102,7 +102,7 @@ def run(config: Config) -> dict[str, Any]:
     rows = _rows(config, splits.train, str(path), parts)
     mine = _own_rows(config, own_leak.write(config, brought), parts)
   folder = pathlib.Path(config.workdir)
-  metrics = {f'{row.get("name", row["method"])}_{row["regime"]}_{name}': metric
+  metrics = {f'{row.get("label", row["method"])}_{row["regime"]}_{name}': metric
              for row in rows + mine for name, metric in row['metrics'].items()}
   told = leaks.sentence(rows, len(splits.train))
   records.write(
@@ -201,7 +201,7 @@ def _own_rows(config, sets, parts) -> list[dict[str, Any]]:
         record = jobs.finished(
             job, parts.runs(attack_set.run), fresh=config.fresh)
       rows.append(record | {
-          'method': own.title, 'name': own.name.replace('/', '_'),
+          'method': own.title, 'label': own.name.replace('/', '_'),
           'regime': regime,
           'num_images': job.num_train, 'num_compared': len(own.splits.train),
           'commands': {job.workdir: record['command']}})

@@ -271,7 +271,7 @@ def test_reconstructions_are_told(finished, monkeypatch):
 
 @pytest.mark.errors
 @pytest.mark.parametrize(('fields', 'message'), [
-    ({'methods': 'random,frepo'}, '`methods` must be one of kip'),
+    ({'methods': 'random,magic'}, '`methods` must be one of kip'),
     ({'methods': ''}, '`methods` or `distilled` must name a set'),
     ({'images_per_class': 'ten'}, '`images_per_class` must be positive'),
     ({'inits': 'real,zeros'}, '`inits` must be one of real, noise'),

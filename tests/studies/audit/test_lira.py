@@ -76,6 +76,7 @@ def test_members_are_found_by_networks_of_all_of_their_half(tmp_path):
     assert metrics[f'all_mlp_{attack}_auc'].value > 0.58
 
 
+@pytest.mark.slow
 def test_networks_are_asked_beside_kernel_regression(tmp_path):
   metrics, record, arrays = _run(
       tmp_path, method='random', model='krr,mlp', num_shadows=4,
@@ -121,7 +122,8 @@ def test_any_method_is_repeated_on_each_half():
     np.testing.assert_array_equal(images, x[own][rows])
 
 
-@pytest.mark.parametrize('model', ['krr', 'mlp'])
+@pytest.mark.parametrize('model', [
+    'krr', pytest.param('mlp', marks=pytest.mark.slow)])
 def test_no_attack_finds_members_of_models_that_have_none(model):
   """AUC 1/2 within its standard error, whatever the images' own difficulty."""
   rng, problem, num, targets = np.random.default_rng(0), _problem(), 8, 60

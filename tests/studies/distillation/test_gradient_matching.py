@@ -52,6 +52,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path, method):
   assert extra['validation_steps'] == [2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['dc', 'idc'])
 def test_a_diverging_rate_is_told_with_options_of_the_method(tmp_path, method):
   with pytest.raises(FloatingPointError, match=(
