@@ -16,7 +16,7 @@ from notebooks import execute
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = execute.sources()
 each = pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.stem)
-FAST = ('05_outliers',)
+FAST: tuple[str, ...] = ()
 LARGEST = 1.5e6  # Bytes of an executed notebook.
 SECONDS = 600  # A cell may take here: tests share their cores.
 # Paths of a machine: a home, a temporary or a site folder.

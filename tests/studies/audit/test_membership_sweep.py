@@ -14,6 +14,7 @@ SMALL = membership_sweep.Config(
     num_shadows=4, num_targets=2, max_train=60, num_resamples=5)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_and_takes_differences(tmp_path):
   config = dataclasses.replace(SMALL, workdir=str(tmp_path))
   metrics = membership_sweep.run(config)

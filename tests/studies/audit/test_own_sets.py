@@ -89,6 +89,7 @@ def test_soft_labels_are_targets_and_classes(tmp_path):
                              targets=soft - 1 / 3), problem)
 
 
+@pytest.mark.slow
 def test_noisy_training_images_are_told_as_copies(tmp_path):
   problem = _problem(max_train=240, validation=0.0)
   rng = np.random.default_rng(0)

@@ -32,6 +32,7 @@ def test_frepo_learns_labels(tmp_path):
   assert (config['batch_size'], config['keep']) == (1024, 'last')
 
 
+@pytest.mark.slow
 def test_mtt_keeps_experts_and_the_rate_that_networks_are_trained_with(
     tmp_path, monkeypatch):
   seen, evaluate = [], train.evaluate

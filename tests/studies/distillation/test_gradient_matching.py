@@ -25,9 +25,8 @@ def _run(folder, method, **fields):
   return distill.run(dataclasses.replace(config, **fields))
 
 
-@pytest.mark.parametrize('method', [
-    'dc', *(pytest.param(name, marks=pytest.mark.slow)
-            for name in ('dsa', 'idc'))])
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['dc', 'dsa', 'idc'])
 def test_a_resumed_run_has_the_same_bits(tmp_path, method):
   for steps in (2, 4):
     _run(tmp_path / 'twice', method, steps=steps)
