@@ -203,12 +203,7 @@ def updated(
 def check_start(
     module: nn.Module, start: Support, data: targets.Targets) -> None:
   """Raises a ValueError unless set, network and data have the same classes."""
-  checks.inputs('start.x', start.x, like=data.x)
-  classes = data.rows.shape[0]
-  if len(start.x) % classes:
-    raise ValueError(
-        f'`start` must hold as many images of each of the {classes} classes, '
-        f'class by class; got {len(start.x)} images.')
+  classes = targets.classes_of('start', start.x, data)
   out = jax.eval_shape(
       lambda key, x: module.init_with_output(key, x)[0], jax.random.key(0),
       data.x[:1])

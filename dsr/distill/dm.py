@@ -84,12 +84,7 @@ def dm(
 
   def init(key: Key[Array, ''], start: Support, data: targets.Targets) -> State:
     start = support_lib.support(*start)
-    checks.inputs('start.x', start.x, like=data.x)
-    classes = data.rows.shape[0]
-    if len(start.x) % classes:
-      raise ValueError(
-          f'`start` must hold as many images of each of the {classes} classes, '
-          f'class by class; got {len(start.x)} images.')
+    targets.classes_of('start', start.x, data)
     opt_state = optimizer.init(start._replace(frozen=None))
     return State(start, opt_state, key)
 

@@ -99,3 +99,27 @@ def _draw(key, data, num):
   score = jnp.where(data.rows >= 0, score, -1)
   _, at = jax.lax.top_k(score, num)
   return jnp.take_along_axis(data.rows, at, axis=1)
+
+
+def classes_of(
+    name: str, x: Float[Array, 'S ...'], data: Targets) -> int:
+  """The number of classes of `data`, of which `x` has as many images each.
+
+  For methods that go class by class.
+
+  Args:
+    name: of the argument whose images `x` are, for the message.
+    x: (S, ...) distilled images, one class after another.
+    data: by `targets`.
+
+  Raises:
+    ValueError: `x` is not shaped as `data.x`, or S is no multiple of the
+      classes.
+  """
+  checks.inputs(f'{name}.x', x, like=data.x)
+  classes = data.rows.shape[0]
+  if len(x) % classes:
+    raise ValueError(
+        f'`{name}` must hold as many images of each of the {classes} classes, '
+        f'class by class; got {len(x)} images.')
+  return classes

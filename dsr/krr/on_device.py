@@ -1,8 +1,8 @@
 r"""A direct solve on an accelerator, for as many examples as it holds.
 
 `fit` keeps K, A = K + \lambda tr(K)/N I and its factor, which derivatives
-need. Without derivatives the factor may replace A, so that 60,000 examples
-fit one device of 80 GB.
+need. Without derivatives the factor may replace A: a float32 matrix and a
+float64 solve take 20 bytes an entry, 72 GB for 60,000 examples, by count.
 """
 import functools
 

@@ -21,7 +21,7 @@ LARGEST = 1.5e6  # Bytes of an executed notebook.
 SECONDS = 600  # A cell may take here: tests share their cores.
 # Paths of a machine: a home, a temporary or a site folder.
 MACHINE = re.compile(
-    r'(?<![\w.])(/home/|/root/|/tmp/|/Users/|/work/|[A-Z]:\\\\Users)|'
+    r'(?<![\w.])(/(home|root|tmp|Users|work)/|[A-Z]:\\\\Users)|'
     r'site-packages|dist-packages')
 
 # A claim made false in one place, and the check that must then fail.

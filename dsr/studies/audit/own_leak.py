@@ -118,15 +118,16 @@ def sentence(rows: list[dict[str, Any]]) -> str:
   """
   told = []
   for row in rows:
-    share = lambda who: row['metrics'][  # noqa: B023
-        f'{who}_recovered_rmse_{leaks.LEVEL}'].value
+    own, train, given = (
+        row['metrics'][f'{who}_recovered_rmse_{leaks.LEVEL}'].value
+        for who in ('own', 'train', 'given'))
     total = round(row['num_compared'])
     told.append(
         f'a network trained on {row["method"]} ({row["regime"]}) gave back '
-        f'{round(share("own") * row["num_images"])} of its '
+        f'{round(own * row["num_images"])} of its '
         f'{row["num_images"]} images, and with them '
-        f'{round(share("train") * total)} training images '
-        f'({round(share("given") * total)} are in the set itself)')
+        f'{round(train * total)} training images '
+        f'({round(given * total)} are in the set itself)')
   return f'At RMSE < {leaks.LEVEL}, {"; ".join(told)}.' if told else ''
 
 
