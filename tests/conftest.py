@@ -1,5 +1,6 @@
 """The strict session: x64 on, rank promotion raises, TFDS found if there."""
 import gc
+from importlib import metadata
 import os
 import pathlib
 
@@ -8,6 +9,12 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ['DSR_COMPILED'] = 'off'  # Commands called here keep no programs.
 # Most of the time here is the compiler's; `make test-all` optimises.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+# XLA's older code generator compiles in half the time; from jaxlib 0.12 on
+# there is none, and XLA ends the process at a flag that it does not know.
+_VERSION = tuple(map(int, metadata.version('jaxlib').split('.')[:2]))
+if (os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1'
+    and 'XLA_FLAGS' not in os.environ and _VERSION < (0, 11)):
+  os.environ['XLA_FLAGS'] = '--xla_cpu_use_fusion_emitters=false'
 
 import jax
 import pytest

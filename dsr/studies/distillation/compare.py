@@ -62,7 +62,7 @@ def run(config: Config) -> dict[str, Any]:
     record = jobs.finished(job, distill.run, fresh=config.fresh)
     rows.append(record | {'method': job.method, 'folder': job.workdir,
                           'images_per_class': job.images_per_class}
-                | _published(config, job))
+                | _published(job))
   folder = pathlib.Path(config.workdir)
   metrics = {f'{row["method"]}_{row["images_per_class"]}_{name}': metric
              for row in rows for name, metric in row['metrics'].items()}
@@ -76,6 +76,10 @@ def run(config: Config) -> dict[str, Any]:
   paths += pictures.draw(folder, _drawings(config, rows))
   title = f'{config.dataset}, {config.protocol}: test accuracy [95 % interval]'
   screen.show(tables.render(rows, columns, title=title))
+  elsewhere = [line for job in todo
+               for line in published.under_other_conditions(job)]
+  if elsewhere:
+    screen.show('\n'.join(['Published under other conditions:', *elsewhere]))
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
 
@@ -95,25 +99,25 @@ def check(config: Config) -> list[distill.Config]:
           for size in sizes for method in chosen]
 
 
-def _published(config, job) -> dict[str, float]:
-  """`published_<network>`, as far as there are any."""
-  shares = {name: published.accuracy(
-      config.dataset, name, job.method, job.images_per_class)
-            for name in evaluation.names(config.networks)}
+def _published(job) -> dict[str, float]:
+  """`published_<network>`, also of `krr`, under the conditions of the run."""
+  shares = {name: published.accuracy(job, name)
+            for name in (published.KRR, *evaluation.names(job.networks))}
   return {f'published_{name}': share for name, share in shares.items()
           if share is not None}
 
 
 def _columns(config, rows) -> list[tables.Column]:
-  networks = []
-  for name in evaluation.names(config.networks):
-    networks.append(tables.Column(f'{name}_accuracy', title=name, percent=True))
+  accuracies = []
+  for name in (published.KRR, *evaluation.names(config.networks)):
+    title = 'KRR' if name == published.KRR else name
+    accuracies.append(tables.Column(
+        f'{name}_accuracy', title=title, percent=True))
     if any(f'published_{name}' in row for row in rows):
-      networks.append(tables.Column(
-          f'published_{name}', title=f'{name}, published', percent=True))
+      accuracies.append(tables.Column(
+          f'published_{name}', title=f'{title}, published', percent=True))
   return [tables.Column('method'),
-          tables.Column('images_per_class', title='per class'),
-          tables.Column('krr_accuracy', title='KRR', percent=True), *networks,
+          tables.Column('images_per_class', title='per class'), *accuracies,
           tables.Column('method_seconds', title='seconds', digits=1)]
 
 

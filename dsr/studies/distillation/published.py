@@ -1,27 +1,133 @@
-"""Published test accuracies, for the tables that stand beside ours.
+"""Published test accuracies, and what they hold for.
 
-Of ConvNet-3 trained on the distilled set, by dataset, method and images per
-class. CIFAR-10: Table 1 of the PAD paper, which for DM agrees with
-arXiv:2110.04181; k-center: the DC-BENCH leaderboard (arXiv:2207.09639), whose
-networks are trained with augmentation. MNIST: KIP to a network,
-arXiv:2107.13034.
+A number stands beside ours only where all that its row names is as in our run;
+otherwise `compare` says which of it differs. Rows are read from the tables of
+the sources named with them; what no flag can say (`besides`) keeps a row from
+ever standing beside ours.
 """
+from typing import Any, NamedTuple
 
-CONVNET3 = {
-    'cifar10': {
-        'random': {1: 0.154, 10: 0.310, 50: 0.506},
-        'dm': {1: 0.260, 10: 0.489, 50: 0.630},
-        'kcenter': {1: 0.2516, 10: 0.4149, 50: 0.56},
-        'kip': {1: 0.499, 10: 0.627, 50: 0.686},
-    },
-    'mnist': {'kip': {1: 0.901, 10: 0.975, 50: 0.984}},
-}
+from dsr.studies.distillation import evaluation
+
+KRR = 'krr'  # In place of a network: kernel regression on the distilled set.
 
 
-def accuracy(
-    dataset: str, network: str, method: str, images_per_class: int
-) -> float | None:
-  """The published share, or None where there is none."""
-  if network != 'convnet3':
-    return None
-  return CONVNET3.get(dataset, {}).get(method, {}).get(images_per_class)
+class Row(NamedTuple):
+  """Accuracies of one method under one evaluation.
+
+  Attributes:
+    dataset: its name.
+    method: its name.
+    network: that was trained on the set, or `KRR`.
+    shares: images per class -> share of the test set.
+    conditions: flag of `experiments.distill` -> its value there.
+    source: where the numbers stand.
+    besides: further conditions, in words; '' for none.
+  """
+
+  dataset: str
+  method: str
+  network: str
+  shares: dict[int, float]
+  conditions: dict[str, Any]
+  source: str
+  besides: str = ''
+
+
+def _sizes(one: float, ten: float, fifty: float) -> dict[int, float]:
+  return {1: one, 10: ten, 50: fifty}
+
+
+_PLAIN = {'protocol': 'condensation', 'transform': 'standardise'}
+_SIAMESE = {'protocol': 'dsa', 'transform': 'standardise'}
+_IDC = {'protocol': 'idc', 'transform': 'standardise', 'options': ''}
+_GREY = {'transform': 'standardise', 'learn_labels': True}
+_COLOUR = {'transform': 'zca', 'learn_labels': True}
+_KIP, _PAD = 'arXiv:2107.13034', 'arXiv:2408.03360, Table 1'
+_MOVED = 'networks are trained on crops, scalings and rotations, 1,000 epochs'
+_TUNED = 'augmented training images, and networks with rates tuned for the set'
+
+ROWS = (
+    Row('cifar10', 'random', 'convnet3', _sizes(0.154, 0.310, 0.506), _PLAIN,
+        _PAD),
+    Row('cifar10', 'dc', 'convnet3', _sizes(0.283, 0.449, 0.539), _PLAIN,
+        'arXiv:2006.05929'),
+    Row('cifar10', 'dsa', 'convnet3', _sizes(0.288, 0.521, 0.606), _SIAMESE,
+        'arXiv:2102.08259'),
+    Row('cifar10', 'dm', 'convnet3', _sizes(0.260, 0.489, 0.630), _SIAMESE,
+        'arXiv:2110.04181'),
+    Row('cifar10', 'mtt', 'convnet3', _sizes(0.463, 0.653, 0.716),
+        {'protocol': 'dsa', 'transform': 'zca'}, 'arXiv:2203.11932'),
+    Row('cifar10', 'idc', 'convnet3', _sizes(0.506, 0.675, 0.745), _IDC,
+        'arXiv:2205.14959'),
+    Row('cifar10', 'frepo', 'frepo_convnet_none', _sizes(0.468, 0.655, 0.717),
+        {'protocol': 'frepo', 'transform': 'zca'}, 'arXiv:2206.00719'),
+    Row('cifar10', 'kcenter', 'convnet3', _sizes(0.2516, 0.4149, 0.56),
+        {'transform': 'standardise'}, 'arXiv:2207.09639',
+        'the best of several augmentations'),
+    Row('cifar10', 'kip', KRR, _sizes(0.405, 0.531, 0.586), {
+        'kernel': 'fcn1', 'transform': 'standardise'}, _KIP),
+    Row('cifar10', 'kip', KRR, _sizes(0.634, 0.755, 0.797),
+        _COLOUR | {'kernel': 'convnet3'}, _KIP, 'augmented training images'),
+    Row('cifar10', 'kip', 'convnet3', _sizes(0.499, 0.627, 0.686),
+        _COLOUR | {'kernel': 'convnet3'}, _KIP, _TUNED),
+    Row('mnist', 'dc', 'convnet3', _sizes(0.917, 0.974, 0.988), _PLAIN,
+        'arXiv:2006.05929', _MOVED),
+    Row('mnist', 'dsa', 'convnet3', _sizes(0.887, 0.978, 0.992), _SIAMESE,
+        'arXiv:2102.08259'),
+    Row('mnist', 'idc', 'convnet3', _sizes(0.942, 0.984, 0.991), _IDC,
+        'arXiv:2205.14959'),
+    Row('mnist', 'kip', KRR, _sizes(0.855, 0.972, 0.984), {
+        'kernel': 'fcn1', 'transform': 'standardise'}, _KIP),
+    Row('mnist', 'kip', KRR, _sizes(0.965, 0.991, 0.995),
+        _GREY | {'kernel': 'convnet3'}, _KIP, 'augmented training images'),
+    Row('mnist', 'kip', 'convnet3', _sizes(0.901, 0.975, 0.984),
+        _GREY | {'kernel': 'convnet3'}, _KIP, _TUNED),
+)
+
+
+def accuracy(config: Any, network: str) -> float | None:
+  """The published share of a run, where all conditions agree, or None.
+
+  Args:
+    config: an `experiments.distill.Config`, resolved.
+    network: that was trained on the set, or `KRR`.
+  """
+  for row in _rows(config, network):
+    if not differences(row, config):
+      return row.shares[config.images_per_class]
+  return None
+
+
+def under_other_conditions(config: Any) -> list[str]:
+  """A sentence for each published number that does not stand beside ours."""
+  found = []
+  for network in (KRR, *evaluation.names(config.networks)):
+    if accuracy(config, network) is None:
+      found += [_sentence(row, config) for row in _rows(config, network)]
+  return found
+
+
+def differences(row: Row, config: Any) -> list[str]:
+  """The conditions of `row` that `config` does not meet, in words."""
+  found = [f'{flag} {wanted or "unset"}, here {getattr(config, flag)}'
+           for flag, wanted in row.conditions.items()
+           if getattr(config, flag) != wanted]
+  if config.max_train:
+    found.append(f'all training images, here {config.max_train}')
+  return found + [row.besides] * bool(row.besides)
+
+
+def _rows(config, network):
+  return [row for row in ROWS
+          if (row.dataset, row.method, row.network) == (
+              config.dataset, config.method, network)
+          and config.images_per_class in row.shares]
+
+
+def _sentence(row, config) -> str:
+  share = row.shares[config.images_per_class]
+  name = 'kernel regression' if row.network == KRR else row.network
+  return (f'{row.method}, {config.images_per_class} a class, {name}: '
+          f'{100 * share:.1f} % ({row.source}) with '
+          f'{"; ".join(differences(row, config))}.')

@@ -65,17 +65,53 @@ def test_finished_runs_are_kept_and_missing_ones_made(finished, monkeypatch):
   assert again[name] == metrics[name]
 
 
-def test_published_numbers_are_those_of_the_tables():
-  assert published.accuracy('cifar10', 'convnet3', 'dm', 10) == 0.489
-  assert published.accuracy('cifar10', 'mlp', 'dm', 10) is None
-  assert published.accuracy('digits', 'convnet3', 'dm', 10) is None
+def _run(method, **fields):
+  fields = {'dataset': 'cifar10', 'protocol': 'dsa', 'images_per_class': 10,
+            'method': method, 'networks': 'convnet3'} | fields
+  return distill.resolve(distill.Config(**fields))
+
+
+def test_published_numbers_stand_where_their_conditions_hold():
+  assert published.accuracy(_run('dm'), 'convnet3') == 0.489
+  assert published.accuracy(_run('kip', kernel='fcn1'), 'krr') == 0.531
+  assert published.accuracy(_run('idc', protocol='idc'), 'convnet3') == 0.675
+  assert published.accuracy(
+      _run('mtt', transform='zca'), 'convnet3') == 0.653
+
+
+@pytest.mark.parametrize(('method', 'network', 'fields', 'reason'), [
+    ('dm', 'convnet3', {'protocol': 'condensation'},
+     'protocol dsa, here condensation'),
+    ('dm', 'convnet3', {'max_train': 5000}, 'all training images, here 5000'),
+    ('kip', 'krr', {'kernel': 'fcn3'}, 'kernel fcn1, here fcn3'),
+    ('mtt', 'convnet3', {}, 'transform zca, here standardise'),
+    ('idc', 'convnet3', {'protocol': 'idc', 'options': 'factor=1'},
+     'options unset, here factor=1'),
+    ('dc', 'convnet3', {'dataset': 'mnist', 'protocol': 'condensation'},
+     'networks are trained on crops'),
+])
+def test_other_conditions_are_named(method, network, fields, reason):
+  config = _run(method, **fields)
+  assert published.accuracy(config, network) is None
+  assert any(reason in line for line in
+             published.under_other_conditions(config))
+
+
+@pytest.mark.parametrize('fields', [
+    {'dataset': 'digits'}, {'images_per_class': 3}, {'networks': 'mlp'}])
+def test_what_nobody_has_published_is_not_spoken_of(fields):
+  config = _run('dm', **fields)
+  assert published.accuracy(config, config.networks) is None
+  assert published.under_other_conditions(config) == []
 
 
 @pytest.mark.slow
 def test_published_numbers_stand_beside_ours(finished, monkeypatch):
   config, folder, _ = finished
-  monkeypatch.setattr(published, 'accuracy', lambda dataset, network, method,
-                      size: 0.5 if (method, size) == ('kip', 2) else None)
+  monkeypatch.setattr(
+      published, 'accuracy', lambda job, network: 0.5 if (
+          job.method, job.images_per_class, network) == ('kip', 2, 'mlp')
+      else None)
   before = (folder / 'accuracy_mlp.png').read_bytes()
   compare.run(config)
   assert (folder / 'accuracy_mlp.png').read_bytes() != before
