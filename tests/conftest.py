@@ -11,10 +11,9 @@ os.environ['DSR_COMPILED'] = 'off'  # Commands called here keep no programs.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 # XLA's older code generator compiles in half the time; from jaxlib 0.12 on
 # there is none, and XLA ends the process at a flag that it does not know.
-_VERSION = tuple(map(int, metadata.version('jaxlib').split('.')[:2]))
-if (os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1'
-    and 'XLA_FLAGS' not in os.environ and _VERSION < (0, 11)):
-  os.environ['XLA_FLAGS'] = '--xla_cpu_use_fusion_emitters=false'
+os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false' * (
+    os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1'
+    and metadata.version('jaxlib') < '0.11'))
 
 import jax
 import pytest
