@@ -43,8 +43,8 @@ class Config:
   networks: str = 'mlp'  # Trained on each set: mlp, convnet3, lenet, ...
   num_networks: int = 3  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images.
-  protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
+  # epochs; dsa, idc: SGD, 1000 epochs of augmented images.
+  protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'condensation'
   network_epochs: int = 300  # Passes over the smallest set; as many steps else.
   network_learning_rate: float | None = None  # Unset: the protocol's.
   network_batch_size: int | None = None  # Unset: the protocol's.

@@ -120,7 +120,8 @@ def _networks(config, shown, problem):
   fields = subjects.subject_fields(config) | {'num_networks': 0, 'data_dir': ''}
   digest = hashlib.sha256(b''.join(
       np.ascontiguousarray(a).tobytes() for a in shown.examples)).hexdigest()
-  fingerprint = json.dumps(fields | {'set': digest}, sort_keys=True)
+  fingerprint = json.dumps(fields | {
+      'set': digest, 'student_rate': shown.student_rate}, sort_keys=True)
   done, info = [], {}
   for r in range(config.num_networks):
     path = folder / f'network_{r}.npz'
@@ -148,7 +149,7 @@ def _networks(config, shown, problem):
 
 def _train(key, config, shown, problem):
   """One network, as `train.Trained` with R = 1."""
-  recipe = evaluation.protocol(config)
+  recipe = evaluation.protocol(config, shown.student_rate)
   examples = shown.examples
   module = nets.build(config.model, _num_outputs(config, shown))
   if config.dp_epsilon:

@@ -60,8 +60,8 @@ class Config:
   # e.g. time_limit=5.
   options: str = ''
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images.
-  protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
+  # epochs; dsa, idc: SGD, 1000 epochs of augmented images.
+  protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'condensation'
   # Passes over each set; unset: the protocol's, or 30 with all.
   network_epochs: int | None = None
   network_learning_rate: float | None = None  # Unset: the protocol's.

@@ -43,8 +43,8 @@ class SubjectConfig:
   ridge: float = 1e-6  # Of krr, relative to tr(K)/n.
   num_networks: int = 3  # Random starts of a network.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images.
-  protocol: Literal['frepo', 'condensation', 'dsa'] = 'condensation'
+  # epochs; dsa, idc: SGD, 1000 epochs of augmented images.
+  protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'condensation'
   network_epochs: int | None = None  # Passes over the set; unset: protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
   network_batch_size: int | None = None  # Images a step; unset: the protocol's.
@@ -65,6 +65,8 @@ class Shown(NamedTuple):
       from, or (`init` is 'noise') would have started from; None if unknown.
     init: 'real', 'noise', 'chosen' (the rows are the set) or '' (unknown).
     name: of the method.
+    student_rate: of SGD, if it was learned with the set; see
+      `evaluation.protocol`.
   """
 
   pixels: np.ndarray
@@ -73,6 +75,7 @@ class Shown(NamedTuple):
   init_rows: np.ndarray | None
   init: str
   name: str
+  student_rate: float | None = None
 
 
 def check(config: SubjectConfig) -> None:
@@ -171,7 +174,7 @@ def _from_run(folder, config):
   shown = Shown(
       arrays['images'], arrays['labels'],
       Examples(jnp.asarray(arrays['inputs']), jnp.asarray(arrays['targets'])),
-      rows, init, recorded['method'])
+      rows, init, recorded['method'], _rate(arrays))
   return shown, problem
 
 
@@ -182,7 +185,8 @@ def from_file(
   It has `images` (S, H, W, C) or (S, H, W), uint8 or near [0, 1], and `labels`,
   classes (S,) or probabilities of the classes (S, C), whose largest is the
   class; perhaps `targets` (S, K), learned labels in the encoding of
-  `problem.encoded`; perhaps `rows` of the training set that it started from.
+  `problem.encoded`; perhaps `rows` of the training set that it started from,
+  and `student_rate`, a number, the rate of SGD that was learned with it.
 
   Raises:
     ValueError: names what is wrong with the file.
@@ -235,7 +239,16 @@ def from_file(
       raise ValueError('`rows` must be different rows of the training set, '
                        f'got {len(rows) - len(np.unique(rows))} repeated.')
   return Shown(pixels, labels, examples, rows, '' if rows is None else 'real',
-               path.stem)
+               path.stem, _rate(arrays))
+
+
+def _rate(arrays) -> float | None:
+  """The number `student_rate`, if it is there."""
+  if 'student_rate' not in arrays:
+    return None
+  rate = arrays['student_rate'].tolist()
+  checks.positive('student_rate', rate)
+  return float(rate)
 
 
 def _probabilities(labels, num_classes) -> np.ndarray:

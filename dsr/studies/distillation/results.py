@@ -8,15 +8,10 @@ from dsr import data as data_lib
 from dsr.data import distilled
 from dsr.report import figures
 from dsr.runs import contents, pictures, records
+from dsr.studies.distillation import evaluation, published
 from dsr.studies.distillation.methods.method import Learned
 from dsr.studies.distillation.problem import Problem
 from dsr.types import Status
-
-# Test accuracy of the best KIP-FC row of arXiv:2107.13034, by images per class.
-CLAIMED = {
-    'mnist': {1: 0.855, 10: 0.972, 50: 0.984},
-    'cifar10': {1: 0.405, 10: 0.531, 50: 0.586},
-}
 
 
 def write(config: Any, problem: Problem, learned: Learned,
@@ -33,10 +28,11 @@ def write(config: Any, problem: Problem, learned: Learned,
     status: of the record, instead of the method's: INTERRUPTED while something
       is still to be measured.
   """
-  claimed = {}
-  if config.method == 'kip' and config.kernel.startswith('fcn'):
-    value = CLAIMED.get(config.dataset, {}).get(config.images_per_class)
-    claimed = {'krr_accuracy': value} if value else {}
+  claimed = {
+      f'{name}_accuracy': published.accuracy(config, name)
+      for name in (published.KRR, *evaluation.names(config.networks))
+      if f'{name}_accuracy' in metrics}
+  claimed = {k: share for k, share in claimed.items() if share is not None}
   rate = {} if learned.student_rate is None else {
       'student_rate': learned.student_rate}
   records.write(

@@ -85,8 +85,29 @@ def test_reads_a_set_of_ones_own(tmp_path):
   np.testing.assert_allclose(own.examples.y, soft, rtol=1e-6)
 
 
+class _Seen(Exception):
+  """Ends a test where networks would be trained; holds the protocol."""
+
+
+@pytest.mark.parametrize(('changes', 'rate'), [
+    ({'network_learning_rate': 0.2}, 0.2), ({}, 0.05),
+    ({'protocol': 'frepo'}, 3e-4)])
+def test_a_rate_learned_with_the_set_trains_networks_by_sgd(
+    tmp_path, monkeypatch, changes, rate):
+  def evaluate(*args, protocol, **kwargs):
+    raise _Seen(protocol.learning_rate)
+
+  monkeypatch.setattr(fit.train, 'evaluate', evaluate)
+  path = _file(tmp_path, student_rate=0.05)
+  with pytest.raises(_Seen, match=f'^{rate}$'):
+    fit.run(fit.Config(**DATA, set=str(path), model='mlp',
+                       workdir=str(tmp_path / 'fit'), **changes))
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(('changes', 'message'), [
+    ({'student_rate': -1.0}, '`student_rate` must be positive'),
+    ({'student_rate': np.ones(2)}, '`student_rate` must be positive'),
     ({'images': None}, '`set` must have the arrays images and labels'),
     ({'images': np.zeros((6, 8, 9, 1), 'f')}, '`images` has examples of shape'),
     ({'images': np.zeros((5, 8, 8, 1), 'f')}, 'the same number of rows'),

@@ -11,6 +11,7 @@ from dsr.studies.distillation.methods import learning
 from dsr.studies.distillation.methods.method import (
     Learned,
     Method,
+    convnet,
     family,
     optimizer,
     options_of,
@@ -24,20 +25,25 @@ class Options(NamedTuple):
   """Of DC and DSA.
 
   Attributes:
-    network: whose gradients are matched.
+    network: whose gradients are matched; None: of `method.convnet`.
     outer: steps of the images with one network; 0: published for the size.
     inner: epochs of the network between two of them; 0: published.
     network_rate: of gradient descent on the network.
   """
 
-  network: str = 'convnet3'
+  network: str | None = None
   outer: int = 0
   inner: int = 0
   network_rate: float = 0.01
 
 
-def _distil(config, kernel_fn, problem, baseline) -> Learned:
+def _options(config) -> Options:
   own = options_of(DC, config.options)
+  return own._replace(network=own.network or convnet(config.dataset))
+
+
+def _distil(config, kernel_fn, problem, baseline) -> Learned:
+  own = _options(config)
   outer, inner = dc_lib.loops(config.images_per_class)
   solver = dc_lib.dc(
       nets.build(own.network, problem.train.num_classes),
@@ -60,7 +66,7 @@ def _augment(config, *, shared: bool):
 
 
 def _check(config: Any) -> None:
-  own = options_of(DC, config.options)
+  own = _options(config)
   checks.at_least('batch_size', config.batch_size, 1)
   checks.at_least('options outer', own.outer, 0)
   checks.at_least('options inner', own.inner, 0)
@@ -74,13 +80,12 @@ def _check_data(config: Any, problem: Problem) -> None:
   if config.augment != 'none':
     refuse_tables('augment', config.augment, problem)
   evaluation.check_network(
-      'options network', options_of(DC, config.options).network,
+      'options network', _options(config).network,
       problem.train.x.shape[1:], problem.train.num_classes)
 
 
-# Of standardised pixels; published but for digits, where 0.1 ruins the images:
-# see BUILD_NOTES.md for how little that of digits was tried.
-_RATE = {'digits': 1e-4, 'mnist': 0.1, 'cifar': 0.1}
+# Of standardised pixels; published but for digits, see BUILD_NOTES.
+_RATE = {'digits': 0.03, 'mnist': 0.1, 'cifar': 0.1}
 _UNSET = {'batch_size': 256, 'keep': 'last'}
 DC = Method(
     _distil, 'gradient matching (arXiv:2006.05929)', _UNSET,

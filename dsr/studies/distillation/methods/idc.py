@@ -13,6 +13,7 @@ from dsr.studies.distillation.methods import learning
 from dsr.studies.distillation.methods.method import (
     Learned,
     Method,
+    convnet,
     family,
     optimizer,
     options_of,
@@ -27,7 +28,7 @@ class Options(NamedTuple):
   """Of IDC.
 
   Attributes:
-    network: whose gradients are matched.
+    network: whose gradients are matched; None: of `method.convnet`.
     factor: tiles a side of a stored image; 1 is IDC-I, without formations.
     metric: between gradients; auto: published for the data.
     inner: rounds of all classes with one network.
@@ -37,7 +38,7 @@ class Options(NamedTuple):
     cutmix: probability that its batches are mixed; None: published.
   """
 
-  network: str = 'convnet3'
+  network: str | None = None
   factor: int = 2
   metric: Literal['auto', 'mse', 'l1'] = 'auto'
   inner: int = 100
@@ -63,7 +64,7 @@ def options(config: Any) -> Options:
     own = own._replace(network_examples=2000 if photographs else 500)
   if own.cutmix is None:
     own = own._replace(cutmix=0.5 if photographs or own.factor == 1 else 0.0)
-  return own
+  return own._replace(network=own.network or convnet(config.dataset))
 
 
 def _augment(config: Any) -> str:

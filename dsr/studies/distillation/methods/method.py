@@ -110,6 +110,15 @@ def family(dataset: str) -> str:
   return 'cifar' if name.startswith(photographs) else 'mnist'
 
 
+def convnet(dataset: str) -> str:
+  """The ConvNet whose gradients a method differentiates again, for `dataset`.
+
+  convnet3, as published, but convnet2 for digits: the third block would
+  normalise 2 x 2 pixels there, which ruins such gradients, see BUILD_NOTES.
+  """
+  return 'convnet2' if family(dataset) == 'digits' else 'convnet3'
+
+
 def options_of(method: Method, flag: str) -> Any:
   """The method's own options as `flag` has them: name=value, with commas.
 

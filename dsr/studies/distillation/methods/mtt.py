@@ -14,6 +14,7 @@ from dsr.studies.distillation.methods import learning
 from dsr.studies.distillation.methods.method import (
     Learned,
     Method,
+    convnet,
     family,
     optimizer,
     options_of,
@@ -32,8 +33,7 @@ class Options(NamedTuple):
   """Of MTT alone; None is the value for the data set, see `RECIPES`.
 
   Attributes:
-    network: of experts and students, a name of `dsr.nets`: convnet3; of digits
-      convnet2, see BUILD_NOTES.
+    network: of experts and students; None: of `method.convnet`.
     experts: networks trained on the training set.
     expert_rate: of their SGD.
     expert_batch: training images in a step of theirs.
@@ -74,7 +74,6 @@ class Recipe(NamedTuple):
   student_rate: float = 0.01
   expert_rate: float = 0.01
   experts: int = 100
-  network: str = 'convnet3'
 
 
 # By family, and whether there is one image a class. CIFAR: the values for
@@ -86,8 +85,8 @@ RECIPES = {
     ('cifar', False): Recipe(1000.0, 30, 2, 20, 1e-4),
     ('mnist', True): Recipe(1000.0, 20, 3, 20, 1e-5),
     ('mnist', False): Recipe(1000.0, 20, 3, 20, 1e-5),
-    ('digits', True): Recipe(8.0, 15, 4, 4, 1e-4, 0.05, 0.1, 8, 'convnet2'),
-    ('digits', False): Recipe(80.0, 15, 4, 4, 1e-4, 0.05, 0.1, 8, 'convnet2'),
+    ('digits', True): Recipe(8.0, 15, 4, 4, 1e-4, 0.05, 0.1, 8),
+    ('digits', False): Recipe(80.0, 15, 4, 4, 1e-4, 0.05, 0.1, 8),
 }
 
 
@@ -98,6 +97,7 @@ def recipe(config: Any) -> Recipe:
 
 def _resolved(config) -> Options:
   own, usual = options_of(MTT, config.options), recipe(config)._asdict()
+  usual['network'] = convnet(config.dataset)
   return own._replace(**{
       name: usual[name] for name, value in own._asdict().items()
       if value is None and name in usual})
