@@ -53,7 +53,8 @@ def hardest(
   Raises:
     ValueError: misshapen or non-finite scores, more rows than a class has.
   """
-  return _extreme(scores, labels, num_per_class, sign=-1)
+  return _choose(scores, labels, num_per_class, lambda s, k: np.argsort(
+      -s, kind='stable')[:k])
 
 
 def easiest(
@@ -61,14 +62,27 @@ def easiest(
     labels: Int[Array | np.ndarray, 'N'],
     num_per_class: int) -> Int[np.ndarray, 'K']:
   """Rows of the lowest scores of each class, easiest first; see `hardest`."""
-  return _extreme(scores, labels, num_per_class, sign=1)
+  return _choose(scores, labels, num_per_class, lambda s, k: np.argsort(
+      s, kind='stable')[:k])
 
 
-def _extreme(scores, labels, num_per_class, sign):
+def balanced(
+    scores: Float[Array | np.ndarray, 'N'],
+    labels: Int[Array | np.ndarray, 'N'],
+    num_per_class: int) -> Int[np.ndarray, 'K']:
+  """Rows of all difficulties alike, easiest first; see `hardest`.
+
+  The n images of a class in the order of their scores make k parts of equal
+  size, of which each gives the middle one, number floor((i + 1/2) n / k).
+  """
+  return _choose(scores, labels, num_per_class, lambda s, k: np.argsort(
+      s, kind='stable')[(2 * np.arange(k) + 1) * len(s) // (2 * k)])
+
+
+def _choose(scores, labels, num_per_class, pick):
   scores = np.asarray(scores)
   if scores.ndim != 1:
     raise ValueError(
         f'`scores` must have shape (N,), got {tuple(scores.shape)}.')
-  return per_class.choose(
-      scores[:, None], labels, num_per_class,
-      lambda s, k: np.argsort(sign * s[:, 0], kind='stable')[:k])
+  return per_class.choose(scores[:, None], labels, num_per_class,
+                          lambda s, k: pick(s[:, 0], k))

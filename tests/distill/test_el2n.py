@@ -37,11 +37,21 @@ def test_sure_networks_score_zero_or_the_root_of_two():
       el2n.el2n(outputs, np.array([0, 1])), [0, math.sqrt(2)], atol=1e-12)
 
 
-def test_hardest_and_easiest_by_class_ties_to_the_first():
+def test_rows_by_class_ties_to_the_first():
   scores = np.array([0.1, 0.9, 0.9, 0.5, 0.2, 0.2, 0.7])
   labels = np.array([1, 1, 1, 0, 0, 0, 0])
   assert el2n.hardest(scores, labels, 2).tolist() == [6, 3, 1, 2]
   assert el2n.easiest(scores, labels, 2).tolist() == [4, 5, 0, 1]
+  assert el2n.balanced(scores, labels, 2).tolist() == [5, 6, 0, 2]
+  assert el2n.balanced(scores, labels, 1).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize('num', [1, 3, 7, 10])
+def test_balanced_rows_are_medians_of_equal_parts(num):
+  scores = np.random.default_rng(0).permutation(10).astype(float)
+  rows = el2n.balanced(scores, np.zeros(10, int), num)
+  want = [np.floor((i + 0.5) * 10 / num) for i in range(num)]
+  assert scores[rows].tolist() == want
 
 
 @pytest.mark.errors

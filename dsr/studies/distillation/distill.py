@@ -73,7 +73,7 @@ class Config:
   score_epochs: int = 2  # Of its training on the whole training set.
   score_networks: int = 3  # Random starts that el2n averages.
   # Which images of each class el2n keeps.
-  el2n_keep: Literal['hardest', 'easiest'] = 'hardest'
+  el2n_keep: Literal['balanced', 'easiest', 'hardest'] = 'balanced'
   networks: str = 'mlp,convnet3'  # Trained on the result; '' for none.
   num_networks: int = 5  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300

@@ -109,11 +109,12 @@ def kmedoids(config, problem):
 
 @_selection
 def el2n(config, problem):
-  """The hardest, or easiest, for networks early in training."""
+  """By how wrong networks are about an image early in training."""
   trained = _trained(config, problem, config.score_networks)
   outputs = train.predict(trained, problem.inputs(problem.train))
   scores = el2n_lib.el2n(outputs, problem.train.y)
-  choose = {'hardest': el2n_lib.hardest, 'easiest': el2n_lib.easiest}
+  choose = {'hardest': el2n_lib.hardest, 'easiest': el2n_lib.easiest,
+            'balanced': el2n_lib.balanced}
   rows = choose[config.el2n_keep](
       scores, problem.train.y, config.images_per_class)
   return rows, {}, {'scores': scores[rows]}
@@ -212,7 +213,8 @@ KMEDOIDS = Method(
     kmedoids, 'images with the least sum of distances to their class', _UNSET,
     _SCORED | {'norm'}, networks=_by_features)
 EL2N = Method(
-    el2n, 'the hardest images early in training (arXiv:2107.07075)', _UNSET,
+    el2n, 'by the error of networks early in training (arXiv:2107.07075)',
+    _UNSET,
     frozenset({'score_network', 'score_epochs', 'score_networks',
                'el2n_keep'}), networks=lambda config: ('score_network',))
 MFC = Method(
