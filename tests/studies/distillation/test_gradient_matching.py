@@ -15,7 +15,7 @@ SMALL = distill.Config(
 CASES = {
     'dc': 'network=mlp,outer=3,inner=2',
     'dsa': 'network=mlp,outer=3,inner=2',
-    'idc': 'network=mlp,inner=3,network_examples=30,cutmix=0.5',
+    'idc': 'network=mlp,factor=2,inner=3,network_examples=30,cutmix=0.5',
 }
 
 
@@ -75,6 +75,9 @@ def test_recipes_belong_to_the_data():
   assert config.learning_rate == pytest.approx(5e-4)
   assert config.augment == 'color_crop'
   assert own[2:] == ('l1', 100, 0.01, 500, 0.0)
+  config, own = idc_of('digits[0,1]')
+  assert (own.network, own.factor) == ('convnet2', 1)
+  assert config.learning_rate == pytest.approx(3e-5)
   config, own = idc_of('mnist', 'factor=1')
   assert config.augment == 'color_crop_cutout'
   assert own.cutmix == 0.5
@@ -101,7 +104,8 @@ def test_recipes_belong_to_the_data():
     ('idc', {'options': 'factor=0'}, '`options factor` must be an integer'),
     ('idc', {'options': 'metric=cos'}, 'metric` must be one of auto, mse, l1'),
     ('idc', {'corruption': 0.5}, '`corruption` must be 0 with idc'),
-    ('idc', {'images_per_class': 100}, '`images_per_class` must be at most'),
+    ('idc', {'images_per_class': 100, 'options': 'factor=2'},
+     '`images_per_class` must be at most'),
 ])
 def test_bad_values_are_named_and_leave_no_files(
     tmp_path, method, fields, message):
