@@ -53,12 +53,13 @@ function csvOf(table) {
       .concat(text.replaceAll('"', '""')) + '"';
   const line = (cells) => cells.map(quote).join(',');
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
-  const lines = [line(heads.flatMap(
-      (head) => [head.textContent.trim(), `${head.textContent.trim()}, interval`]))];
+  const parts = ['value', 'interval', 'mark', 'need'].filter(
+      (part) => table.querySelector(`.${part}`) || part === 'interval');
+  const lines = [line(heads.flatMap((head) => parts.map((part) => (
+    head.textContent.trim() + (part === 'value' ? '' : `, ${part}`)))))];
   for (const body of table.tBodies) {
-    lines.push(line([...body.rows[0].cells].flatMap((cell) => [
-      cell.querySelector('.value').textContent.trim(),
-      cell.querySelector('.interval')?.textContent.trim() ?? ''])));
+    lines.push(line([...body.rows[0].cells].flatMap((cell) => parts.map(
+        (part) => cell.querySelector(`.${part}`)?.textContent.trim() ?? ''))));
   }
   return lines.join('\r\n') + '\r\n';
 }
