@@ -10,8 +10,12 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-from dsr.report import overview as overview_lib
-from dsr.report import page_html, page_markdown, tables
+from dsr.report import (
+  overview as overview_lib,
+  page_html,
+  page_markdown,
+  tables,
+)
 from dsr.runs import records
 
 _PNG = b'\x89PNG\r\n\x1a\n'

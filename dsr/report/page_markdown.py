@@ -4,8 +4,7 @@ import pathlib
 import re
 from urllib import parse
 
-from dsr.report import overview as overview_lib
-from dsr.report import page_text, tables
+from dsr.report import overview as overview_lib, page_text, tables
 
 
 def render(page, folder: str | os.PathLike) -> str:

@@ -12,6 +12,7 @@ from absl import logging
 from dsr.probes.corruptions import CORRUPTIONS
 from dsr.runs import compiled, contents, jobs, progress, records, screen
 from dsr.studies.audit import (
+  cells,
   plan as audit_plan,
   report as audit_report,
   robustness,
@@ -99,7 +100,9 @@ def run(config: Config) -> dict[str, Any]:
       metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'parts': {name: job.workdir for name, job, *_ in todo}})
-  page = audit_report.build(results)
+  found = cells.collect(results)
+  cells.save(results, found)
+  page = audit_report.build(results, found)
   paths = audit_report.write(results, page)
   screen.show(audit_report.summary(page))
   screen.show('\n'.join(f'  {path}' for path in paths))
