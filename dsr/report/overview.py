@@ -22,7 +22,7 @@ class Cell(NamedTuple):
     mark: of `MARKS`; '' for no comparison.
     note: a few words below, such as what would tell.
     evidence: title of the table of the page that has the number.
-    text: shown in place of the value.
+    text: shown in place of the value, which then stands before its interval.
   """
 
   value: Any = None
@@ -83,8 +83,10 @@ def shown(overview: Overview) -> tuple[list[str], list[list[Shown]]]:
     cells = []
     for column, cell in zip(columns, row.cells, strict=True):
       found = tables.grid([{column.key: cell.value}], [column]).body[0][0]
+      interval = f'{found.text} {found.interval}'.strip() if cell.text else (
+          found.interval)
       cells.append(Shown(
-          cell.text or found.text or 'not asked', found.interval, found.value,
+          cell.text or found.text or 'not asked', interval, found.value,
           MARKS[cell.mark], cell.mark, cell.note, cell.evidence))
     body.append(cells)
   return [column.heading for column in columns], body

@@ -59,7 +59,8 @@ class Cell(NamedTuple):
   Attributes:
     metric: the number with its interval.
     images: digest of what was asked; equal ones are compared image by image.
-    arrays: `right` (R, N) of the R models on N images, or `labels` besides.
+    arrays: `right` (R, N) of the R models on N images; of the test images
+      `labels` besides.
     sources: of questions about membership, the attacks that were made.
     of: what gave the number, in words.
     seed: of the audit.
@@ -90,23 +91,12 @@ class Compared(NamedTuple):
 def collect(results: Results) -> dict[tuple[str, str], Cell]:
   """(set, question) -> cell, of the questions that were asked, in order."""
   model, found = main_model(results), {}
-  labels = data_lib.load(
-      results.config.dataset, data_dir=results.config.data_dir,
-      seed=results.config.seed).test.y
-  for row in results.rows('fits'):
-    if row['model'] != model:
-      continue
-    outputs = records.read_arrays(pathlib.Path(row['folder']))['outputs']
-    right = models_lib.decisions(outputs) == labels[None]
-    name, images = row['name'], data_lib.digest(
-        np.array([row['contents']['dataset']]), labels)
-    found[name, 'accuracy'] = Cell(
-        row['metrics']['accuracy'], images, {'right': right})
+  for name, cell in accuracies(results, model).items():
+    found[name, 'accuracy'] = cell
     fair = results.of('fairness', name, model)
-    found[name, 'worst'] = Cell(
-        fair['metrics']['worst'], images, {'right': right, 'labels': labels},
-        of=f'class {fair["extra"]["worst_class"]}',
-        seed=results.config.seed)
+    found[name, 'worst'] = cell._replace(
+        metric=fair['metrics']['worst'],
+        of=f'class {fair["extra"]["worst_class"]}')
   for name in results.plan.subjects:
     found |= {(name, question): cell for question, asked in (
         ('membership', 'train'), ('start', 'init'))
@@ -118,6 +108,22 @@ def collect(results: Results) -> dict[tuple[str, str], Cell]:
   return {(name, question): found[name, question]
           for name in results.plan.subjects for question in QUESTIONS
           if (name, question) in found}
+
+
+def accuracies(results: Results, model: str) -> dict[str, Cell]:
+  """Set -> accuracy of a model of it, of those that have that model."""
+  test, found = data_lib.load(
+      results.config.dataset, data_dir=results.config.data_dir,
+      seed=results.config.seed).test, {}
+  for row in results.rows('fits'):
+    if row['model'] == model:
+      outputs = records.read_arrays(pathlib.Path(row['folder']))['outputs']
+      found[row['name']] = Cell(
+          row['metrics']['accuracy'], data_lib.digest(
+              np.array([row['contents']['dataset']]), test.y),
+          {'right': models_lib.decisions(outputs) == test.y[None],
+           'labels': test.y}, seed=results.config.seed)
+  return found
 
 
 def _membership(results, name, asked) -> Cell | None:

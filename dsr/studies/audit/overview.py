@@ -10,7 +10,13 @@ from dsr.report.page import Table
 from dsr.runs import records
 from dsr.studies.audit import cells as cells_lib
 from dsr.studies.audit.cells import QUESTIONS, Cell, Compared
-from dsr.studies.audit.results import Results, called, main_model
+from dsr.studies.audit.results import (
+  Results,
+  called,
+  main_model,
+  models_of,
+  sentence,
+)
 
 TITLE = 'At a glance'
 _NAMED = 3  # Sets in a sentence; the table has them all.
@@ -46,7 +52,9 @@ def make(results: Results, found: dict[tuple[str, str], Cell],
         mark, note = marked(question, test)
       cells.append(overview_lib.Cell(
           None if cell is None else cell.metric, mark, note,
-          evidence.get(question, '') if cell is not None else ''))
+          evidence.get(question, '') if cell is not None else '',
+          'no start' if question == 'start' and subject.method in (
+              'all', 'dp') else ''))
     rows.append(overview_lib.Row(subject.title, cells))
   return overview_lib.Overview(
       TITLE, _legend(results, tested), columns('set'), rows,
@@ -113,10 +121,10 @@ def differences_table(title: str, other: str, tests) -> Table:
   """
   rows = [row | {
       'question': QUESTIONS[question].title, 'a': records.metric(test.a),
-      'b': records.metric(test.b), 'difference': records.metric(
-          *map(_finite, test.difference[:3])),
+      'b': records.metric(test.b),
+      'difference': records.metric(*ends(test.difference)),
       'mark': marked(question, test)[0], 'how': _how(test),
-      'need': would_tell(question, test)} for row, question, test in tests]
+      'need': marked(question, test)[1]} for row, question, test in tests]
   return Table(
       title, ['set', 'question', tables.Column('a', 'value'),
               tables.Column('b', other),
@@ -129,8 +137,9 @@ def differences_table(title: str, other: str, tests) -> Table:
       'other. Numbers that would tell: in four of five repetitions.')
 
 
-def _finite(value) -> float:
-  return float(min(max(value, -1.0), 1.0))
+def ends(found: differences.Difference) -> list[float]:
+  """Value, low and high, as far as differences of shares can be."""
+  return [min(max(value, -1.0), 1.0) for value in found[:3]]
 
 
 def _how(test) -> str:
@@ -152,8 +161,8 @@ def _legend(results, tested) -> str:
   return text + (
       '▲ better, ▼ worse: the paired interval of the difference from a random '
       'subset of as many images (◆) leaves 0 out; ≈ cannot tell: it holds 0. '
-      f'Each of the {len(tested)} marks is at 95 % by itself, so that about '
-      f'{max(1, round(len(tested) / 20))} would be wrong if no set differed.')
+      f'Each of the {len(tested)} marks is at 95 % by itself: if no set '
+      f'differed, {len(tested) / 20:.2g} of them would be wrong on average.')
 
 
 def _sentences(results, found, tested) -> list[str]:
@@ -174,14 +183,37 @@ def _sentences(results, found, tested) -> list[str]:
         f'could be told: {_some(wins)}.' if wins else
         'No set was seen to be better than a random subset in one thing '
         'without being worse in another.')
-  if pays:
-    told.append(f'Worse in something: {_some(pays)}.')
+  other = _other_models(results, tested)
+  if pays or other:
+    worse = f'worse in something: {_some(pays)}' if pays else ''
+    told.append(sentence(['; '.join(filter(None, [worse, other]))]))
   return [*told, *filter(None, [_cost(results)]), _not_asked(results, found)]
 
 
 def _trade(sign) -> str:
   better = f'better in {", ".join(sign[1])}, ' if sign[1] else ''
   return f'{better}worse in {", ".join(sign[-1])}'
+
+
+def _other_models(results, tested) -> str:
+  """Where another model gives accuracy another mark."""
+  told, random = [], references(results)
+  for model in models_of(results):
+    if model == main_model(results):
+      continue
+    found = cells_lib.accuracies(results, model)
+    differ = []
+    for name, question in tested:
+      if question != 'accuracy':
+        continue
+      test = cells_lib.compare(question, found[name], found[random[name]])
+      mark = marked(question, test)[0]
+      if mark != marked(question, tested[name, question])[0]:
+        differ.append(f'{results.plan.subjects[name].title} ({mark})')
+    if differ:
+      told.append(f'by {called(model)} the accuracy says otherwise of '
+                  f'{_some(differ)}')
+  return '; '.join(told)
 
 
 def _some(names) -> str:
@@ -197,8 +229,12 @@ def _cost(results) -> str:
   if not seconds:
     return ''
   dear, cheap = (f(seconds, key=seconds.get) for f in (max, min))
-  return (f'To make, the sets took from {seconds[cheap]:.2g} s ({cheap}) to '
-          f'{seconds[dear]:.2g} s ({dear}).')
+  return (f'To make, the sets took from {_seconds(seconds[cheap])} ({cheap}) '
+          f'to {_seconds(seconds[dear])} ({dear}).')
+
+
+def _seconds(value) -> str:
+  return f'{value:,.1f} s' if value >= 0.05 else 'less than 0.1 s'
 
 
 def _not_asked(results, found) -> str:
