@@ -33,7 +33,7 @@ def render(page) -> str:
       keep_trailing_newline=True)
   environment.filters |= {
       'code': _code, 'embed': embed, 'paragraphs': page_text.paragraphs,
-      'prose': functools.partial(_prose, page.glossary), 'words': _words}
+      'prose': functools.partial(_prose, page.glossary)}
   environment.globals |= {
       'card': page_text.card, 'grid': tables.grid, 'shown': overview.shown,
       'is_command': page_text.is_command}
@@ -73,15 +73,6 @@ def _prose(glossary, text: str):
             glossary[part], part)
       pieces.append(escape(part))
   return Markup('').join(pieces)
-
-
-def _words(command: str):
-  """Escaped, each word in a <span>, so that no line ends inside a flag."""
-  from markupsafe import Markup, escape
-
-  return Markup('').join(
-      Markup('<span>{}</span>').format(part) if part.strip() else escape(part)
-      for part in re.split(r'(\s+)', command.strip()))
 
 
 def embed(path) -> Image:

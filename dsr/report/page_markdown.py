@@ -66,7 +66,7 @@ def _overview_cell(cell, anchors) -> str:
 def _folded(summary, table) -> list[str]:
   """A table that opens on a click; its title makes no anchor."""
   return [f'<details><summary>{summary}</summary>',
-          *_table(table)[1:], '</details>']
+          *_table(table, commands=False)[1:], '</details>']
 
 
 def _list(texts) -> str:
@@ -97,7 +97,7 @@ def _section(section, folder, anchors) -> list[str]:
   return blocks
 
 
-def _table(table) -> list[str]:
+def _table(table, commands=True) -> list[str]:
   columns = tables.as_columns(table.columns)
   names = [heading for heading, span in table.groups for _ in range(span)]
   shown = [
@@ -110,12 +110,12 @@ def _table(table) -> list[str]:
   if table.note:
     blocks.append(_text(table.note))
   body = tables.grid(table.rows, columns).body
-  commands = [(cells[0].text, row['command'])
-              for cells, row in zip(body, table.rows) if row.get('command')]
-  if commands:
+  own = [(cells[0].text, row['command'])
+         for cells, row in zip(body, table.rows) if row.get('command')]
+  if own and commands:
     blocks += ['<details><summary>Commands</summary>', _fence('\n'.join(
         f'# {" ".join(name.split())}\n{command.strip()}'
-        for name, command in commands)), '</details>']
+        for name, command in own)), '</details>']
   return blocks
 
 

@@ -77,10 +77,24 @@ function makeDownloadable(table) {
   });
 }
 
+// No line ends inside a flag. Not before it is shown, as commands are many.
+function keepWordsWhole(code) {
+  code.replaceChildren(...code.textContent.split(/(\s+)/).map((part) => {
+    if (!part.trim()) return part;
+    const word = document.createElement('span');
+    word.textContent = part;
+    return word;
+  }));
+}
+
 function makeExpandable(show) {
   const row = document.getElementById(show.getAttribute('aria-controls'));
   show.hidden = false;
   show.addEventListener('click', () => {
+    if (!row.querySelector('.copy')) {
+      keepWordsWhole(row.querySelector('code'));
+      makeCopyable(row.querySelector('pre'));
+    }
     const open = row.classList.toggle('open');
     show.setAttribute('aria-expanded', String(open));
   });
@@ -125,6 +139,7 @@ document.addEventListener('DOMContentLoaded', () => {
   document.querySelectorAll('table').forEach(makeSortable);
   document.querySelectorAll('table').forEach(makeDownloadable);
   document.querySelectorAll('.show').forEach(makeExpandable);
-  document.querySelectorAll('.command pre').forEach(makeCopyable);
+  document.querySelectorAll('dd.command code').forEach(keepWordsWhole);
+  document.querySelectorAll('dd.command pre').forEach(makeCopyable);
   document.querySelectorAll('figure img').forEach(makeZoomable);
 });
