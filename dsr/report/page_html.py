@@ -13,6 +13,7 @@ _TEMPLATES = pathlib.Path(__file__).parent / 'templates'
 _TYPES = {'.png': 'image/png', '.svg': 'image/svg+xml'}
 _WIDE = 2.2  # Pictures of this ratio of sides take the whole width.
 _IN_A_ROW = 4  # Cards.
+_LONG = 500  # Rows beyond which sections are laid out as they are reached.
 
 
 class Image(NamedTuple):
@@ -42,10 +43,15 @@ def render(page) -> str:
   rows = -(-count // _IN_A_ROW)
   return environment.get_template('audit.html.j2').render(
       page=page, anchors=page_text.outline(page), words=page_text,
-      glossary=page_text.used(page),
+      glossary=page_text.used(page), long=_rows(page) > _LONG,
       across=-(-count // rows), script=markupsafe.Markup(script),
       script_hash=_digest(script),
       style=markupsafe.Markup((_TEMPLATES / 'audit.css').read_text('utf-8')))
+
+
+def _rows(page) -> int:
+  return sum(len(table.rows) for section in page.sections
+             for table in section.tables)
 
 
 def _code(text: str):
