@@ -102,7 +102,9 @@ def would_tell(question: str, test: Compared) -> str:
   parts = [f'{_rounded(number)} {unit}' for number, unit in (
       (need.images, QUESTIONS[question].unit), (need.models, test.unit))
            if number is not None]
-  return f'about {" and ".join(parts)} would tell'
+  also = ', and networks in proportion,' * any(
+      part.unit == differences.BOTH for part in test.difference.parts)
+  return f'about {" and ".join(parts)}{also} would tell'
 
 
 def _rounded(number) -> str:
