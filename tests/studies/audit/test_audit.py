@@ -91,6 +91,10 @@ def test_the_report_answers_with_numbers_and_commands(finished):
   folder = pathlib.Path(config.workdir)
   html = (folder / 'report.html').read_text()
   text = (folder / 'report.md').read_text()
+  short = text[text.index('## Answers in short'):text.index('## What was aud')]
+  cards = [line for line in short.splitlines() if line.startswith('- [')]
+  assert len(cards) == 5
+  assert all(len(re.findall(r'\.(?= |$)', card)) <= 2 for card in cards)
   for question in ('Is it good?', 'Is it private?', 'Is it robust?',
                    'Is it fair?', 'Do the published claims hold here?'):
     assert question in html
@@ -339,7 +343,9 @@ def test_reconstructions_are_told(finished, monkeypatch):
 
   def run(job):
     folder = pathlib.Path(job.workdir)
-    records.write(folder / 'kip' / 'infinite', config=job, metrics=shares)
+    records.write(folder / 'kip' / 'infinite', config=job, metrics=shares,
+                  arrays={'train': np.array([0.01, 0.2, 0.04, 0.3, 0.2, 0.1])},
+                  contents={'dataset': '0a'})
     records.write(folder, config=job, metrics={
         f'kip_infinite_{k}': v for k, v in shares.items()},
         extra={'sentence': 'Half of them came back.'})
@@ -350,6 +356,9 @@ def test_reconstructions_are_told(finished, monkeypatch):
   audit.run(dataclasses.replace(config, leak_train=6))
   html = (pathlib.Path(config.workdir) / 'report.html').read_text()
   assert 'Half of them came back.' in html
+  _, found = cells.load(config.workdir)
+  assert found['kip_2', 'rebuilt'].of == '2 of 6'
+  assert ('kip_noise_2', 'rebuilt') not in found  # It was made of real images.
 
 
 @pytest.mark.errors
