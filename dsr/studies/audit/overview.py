@@ -27,6 +27,9 @@ def make(results: Results, found: dict[tuple[str, str], Cell],
          evidence: dict[str, str]) -> overview_lib.Overview:
   """The table of an audit.
 
+  No interval is corrected for the number of marks: the legend tells how many
+  would be wrong by chance. Sets are held against random subsets alone.
+
   Args:
     results: of the audit.
     found: of `cells.collect`.
@@ -136,7 +139,9 @@ def differences_table(title: str, other: str, tests) -> Table:
       'Shares as fractions. Networks count as drawn at random, images as well; '
       'a method is not repeated. Attacks on membership were chosen on one half '
       'of the images, among those made on both sides, and compared on the '
-      'other. Numbers that would tell: in four of five repetitions.')
+      'other. The worst class: percentiles of a bootstrap, narrow where '
+      'networks are few. Numbers that would tell: on each side, in four of '
+      'five repetitions.')
 
 
 def ends(found: differences.Difference) -> list[float]:
@@ -161,8 +166,9 @@ def _legend(results, tested) -> str:
     return text + ('Nothing is marked: no random subset of as many images was '
                    'audited (`--methods=random`).')
   return text + (
-      '▲ better, ▼ worse: the paired interval of the difference from a random '
-      'subset of as many images (◆) leaves 0 out; ≈ cannot tell: it holds 0. '
+      '▲ better, ▼ worse: the interval of the difference from a random subset '
+      'of as many images (◆), paired where both were asked of the same images, '
+      'leaves 0 out; ≈ cannot tell: it holds 0. '
       f'Each of the {len(tested)} marks is at 95 % by itself: if no set '
       f'differed, {len(tested) / 20:.2g} of them would be wrong on average.')
 
