@@ -103,7 +103,7 @@ def test_the_report_answers_with_numbers_and_commands(finished):
   assert f'{100 * value.value:.1f}' in html
   for stage in ('fit', 'membership', 'robustness', 'fairness', 'claims'):
     assert f'python -m experiments.{stage} ' in text
-    assert f'experiments.{stage}<' in html
+    assert f'experiments.{stage} ' in html
   assert 'src="http' not in html
   assert 'data:image/' in html
   for name in ('accuracy', 'images_0', 'roc_krr', 'roc_mlp', 'epsilon',
@@ -160,29 +160,30 @@ def test_cells_at_the_top_are_those_of_the_records_and_of_the_tests(finished):
 
 def test_what_changed_between_two_audits_is_told(finished, tmp_path):
   config, _ = finished
-  other = tmp_path / 'other'
-  shutil.copytree(config.workdir, other)
-  path = other / 'cells.npz'
-  arrays = dict(np.load(path))
-  record = json.loads((other / 'cells.json').read_text())
-  rows = record['extra']['cells']
-  place = next(i for i, row in enumerate(rows) if (
-      row['set'], row['question']) == ('kip_2', 'accuracy'))
-  right = arrays[f'cell_{place}_right']
-  arrays[f'cell_{place}_right'] = np.ones_like(right)
-  record['metrics']['kip_2_accuracy'] = dict(value=1.0, low=0.99, high=1.0)
-  np.savez(path, **arrays)
-  (other / 'cells.json').write_text(json.dumps(record))
+  audits = tmp_path / 'one', tmp_path / 'other'
+  for folder, change in zip(audits, (lambda right: right[[0, 0]],
+                                     np.ones_like)):  # No network differs.
+    shutil.copytree(config.workdir, folder)
+    arrays = dict(np.load(folder / 'cells.npz'))
+    record = json.loads((folder / 'cells.json').read_text())
+    place = next(i for i, row in enumerate(record['extra']['cells']) if (
+        row['set'], row['question']) == ('kip_2', 'accuracy'))
+    share = arrays[f'cell_{place}_right'][0].mean()
+    arrays[f'cell_{place}_right'] = change(arrays[f'cell_{place}_right'])
+    record['metrics']['kip_2_accuracy']['value'] = float(
+        arrays[f'cell_{place}_right'].mean())
+    np.savez(folder / 'cells.npz', **arrays)
+    (folder / 'cells.json').write_text(json.dumps(record))
   # Only its cells and what they point to are read: nothing of the data.
   compared = dataclasses.replace(
-      config, compare=f'{config.workdir},{other}', dataset='nothing',
+      config, compare=','.join(map(str, audits)), dataset='nothing',
       workdir=str(tmp_path / 'out'))
   changed = audit.run(compared)
-  assert changed['kip_2_accuracy'].value == pytest.approx(1 - right.mean())
+  assert changed['kip_2_accuracy'].value == pytest.approx(1 - share)
   assert changed['kip_2_accuracy'].low > 0
   assert changed['random_2_accuracy'].value == 0
   text = (tmp_path / 'out' / 'compare.md').read_text()
-  assert f'{100 * right.mean():.1f} → 100.0' in text
+  assert f'{100 * share:.1f} → 100.0' in text
   assert text.count('unchanged') > 10
   assert 'kip, 2 per class: accuracy better.' in text
   assert '<table' in (tmp_path / 'out' / 'compare.html').read_text()
