@@ -52,7 +52,7 @@ class Part(NamedTuple):
     unit: 'images', 'models', or both at once.
     variance: of the difference.
     freedom: degrees of freedom of that variance.
-    number: how many there are of the unit, on one side.
+    number: how many there are of the unit on one side, all strata together.
   """
 
   unit: str
@@ -146,11 +146,13 @@ def difference(a: Sample, b: Sample, *, paired: bool) -> Difference:
     raise ValueError('`paired` samples must be of the same images, got '
                      f'{sizes[0]} and {sizes[1]}.')
   if paired and not a.strata:
-    parts, center = [_part(MODELS, [a.models - b.models])], value
+    parts, center = [_part(MODELS, [a.models - b.models], len(a.models))], value
   else:
     shift, strata = _strata(a, b, paired)
     sides = [side.models for side in (a, b) if len(side.models) > 1]
-    parts = [_part(IMAGES, strata), _part(MODELS, sides)]
+    number = max(sum(map(len, side.strata)) for side in (a, b))
+    parts = [_part(IMAGES, strata, number),
+             _part(MODELS, sides, max(map(len, sides), default=1))]
     center = value + shift
   parts = tuple(part for part in parts if part.freedom > 0)
   half = math.inf
@@ -178,7 +180,7 @@ def _strata(a, b, paired):
   return float(after - before), strata
 
 
-def _part(unit, vectors) -> Part:
+def _part(unit, vectors, number) -> Part:
   """Of independent means of `vectors`, by Satterthwaite's freedom."""
   vectors = [v for v in vectors if len(v) > 1]
   variances = [float(np.var(v, ddof=1) / len(v)) for v in vectors]
@@ -186,7 +188,7 @@ def _part(unit, vectors) -> Part:
   if total:
     freedom = total**2 / sum(
         v**2 / (len(x) - 1) for v, x in zip(variances, vectors))
-  return Part(unit, total, freedom, max(map(len, vectors), default=0))
+  return Part(unit, total, freedom, number)
 
 
 def _quantile(parts, share) -> float:

@@ -62,6 +62,8 @@ def test_auc_is_that_of_the_probe_and_its_pairs_have_the_bootstraps_width():
   assert found.value == pytest.approx(other.value)
   assert found.high - found.low == pytest.approx(
       other.high - other.low, rel=0.15)
+  assert {part.unit: part.number for part in found.parts} == {
+      'images': 300, 'models': 2}
 
 
 @pytest.mark.parametrize('paired', [True, False])
