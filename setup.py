@@ -58,8 +58,8 @@ setuptools.setup(
         'cuda': ['jax[cuda12]>=0.10'],
         'test': DATASETS + STAX + PRETRAINED + [
             'beartype>=0.20', 'ipykernel>=7.0', 'jsonschema>=4.23',
-            'jupytext>=1.19', 'mpmath>=1.3', 'nbclient>=0.11', 'nbconvert>=7.17',
-            'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.12',
+            'jupytext>=1.19', 'mpmath>=1.3', 'nbclient>=0.11',
+            'nbconvert>=7.17', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.12',
             'scikit-image>=0.24', 'selenium>=4.30'],
         # What attacks and a network are held against; their tests are skipped
         # without.

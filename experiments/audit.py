@@ -20,8 +20,8 @@ on.
 Writes to the workdir: `report.html` (one file, opens from disk), `report.md`,
 `table.csv`, pictures as PNG and SVG, `record.json`, `cells.json` and
 `cells.npz` (the table at the top, image by image), and a folder for each set.
-`--compare` reads the cells of two audits and writes `compare.html`, `compare.md` and
-`compare.json`: what changed in each cell, with the interval of the change.
+`--compare` reads the cells of two audits and writes `compare.html`,
+`compare.md` and `compare.json`: what changed, with the interval of the change.
 """
 from dsr.runs import launch
 from dsr.studies.audit import audit
