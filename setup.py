@@ -46,7 +46,7 @@ setuptools.setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     packages=setuptools.find_packages(include=['dsr*', 'experiments*']),
-    package_data={'dsr.report': ['templates/*'],
+    package_data={'dsr.report': ['templates/*'], 'dsr.runs': ['schema.json'],
                   'dsr.kernels.fused': ['*.h', '*.cc', '*.cu']},
     python_requires='>=3.11',
     install_requires=BASE,
@@ -57,9 +57,9 @@ setuptools.setup(
         'all': DATASETS + STAX + PRETRAINED,
         'cuda': ['jax[cuda12]>=0.10'],
         'test': DATASETS + STAX + PRETRAINED + [
-            'beartype>=0.20', 'ipykernel>=7.0', 'jupytext>=1.19',
-            'mpmath>=1.3', 'nbclient>=0.11', 'nbconvert>=7.17',
-            'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.12',
+            'beartype>=0.20', 'ipykernel>=7.0', 'jsonschema>=4.23',
+            'jupytext>=1.19', 'mpmath>=1.3', 'nbclient>=0.11',
+            'nbconvert>=7.17', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.12',
             'scikit-image>=0.24', 'selenium>=4.30'],
         # What attacks and a network are held against; their tests are skipped
         # without.

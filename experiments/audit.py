@@ -4,6 +4,7 @@ r"""The audit: is a distilled set good, private, robust and fair?
     --methods=random,kcenter,mfc,dm,kip,rkip --images_per_class=10 \
     --workdir=out/audit
   python -m experiments.audit --dataset=digits --distilled=my_set.npz
+  python -m experiments.audit --compare=out/a,out/b --workdir=out/changes
 
 Makes the sets that are missing, trains models on each (kernel ridge regression
 and networks) and, as the references, on all training images, plainly and by
@@ -17,7 +18,10 @@ record and a command; finished parts are kept, so an audit that was stopped goes
 on.
 
 Writes to the workdir: `report.html` (one file, opens from disk), `report.md`,
-`table.csv`, pictures as PNG and SVG, `record.json`, and a folder for each set.
+`table.csv`, pictures as PNG and SVG, `record.json`, `cells.json` and
+`cells.npz` (the table at the top, image by image), and a folder for each set.
+`--compare` reads the cells of two audits and writes `compare.html`,
+`compare.md` and `compare.json`: what changed, with the interval of the change.
 """
 from dsr.runs import launch
 from dsr.studies.audit import audit

@@ -1,15 +1,21 @@
 """The report of an audit: one HTML file that needs no network, and Markdown.
 
-The page asks questions and answers each in a sentence, says what the answer may
-not be taken to mean, and shows the tables and figures it rests on. Values come
-in as plain data; the page renders them and computes nothing.
+One table at the top holds all things against all questions. Below, the page
+answers each question in a sentence, says what the answer may not be taken to
+mean, and shows the tables and figures it rests on. Values come in as plain
+data; the page renders them and computes nothing.
 """
 from collections.abc import Mapping, Sequence
 import os
 import pathlib
 from typing import Any, NamedTuple
 
-from dsr.report import page_html, page_markdown, tables
+from dsr.report import (
+  overview as overview_lib,
+  page_html,
+  page_markdown,
+  tables,
+)
 from dsr.runs import records
 
 _PNG = b'\x89PNG\r\n\x1a\n'
@@ -41,11 +47,14 @@ class Picture(NamedTuple):
     path: of the file; the HTML embeds it, the Markdown links to it.
     caption: stands below.
     alt: what a reader who cannot see it is told; default: the caption.
+    data: of a figure, a table of its numbers, or the title of a table of the
+      same section that has them; None for images.
   """
 
   path: str | os.PathLike
   caption: str
   alt: str = ''
+  data: Table | str | None = None
 
 
 class Section(NamedTuple):
@@ -58,6 +67,8 @@ class Section(NamedTuple):
     tables: of the numbers.
     pictures: of the numbers or the images.
     details: how it was measured; empty lines separate paragraphs.
+    short: the answer on its card, at most two sentences; default: `answer`.
+    threats: attack -> what its attacker knows and does, a line each.
   """
 
   title: str
@@ -66,6 +77,8 @@ class Section(NamedTuple):
   tables: Sequence[Table] = ()
   pictures: Sequence[Picture] = ()
   details: str = ''
+  short: str = ''
+  threats: Mapping[str, str] = {}
 
 
 class Page(NamedTuple):
@@ -77,6 +90,9 @@ class Page(NamedTuple):
     sections: in order.
     facts: name to text: dataset, sizes, versions, device, date, command.
     footnotes: at the end, numbered.
+    overview: the table at the top.
+    glossary: term -> what it means; those that the page uses stand at its end,
+      and are explained on hover.
   """
 
   title: str
@@ -84,6 +100,8 @@ class Page(NamedTuple):
   sections: Sequence[Section]
   facts: Mapping[str, str] = {}
   footnotes: Sequence[str] = ()
+  overview: overview_lib.Overview | None = None
+  glossary: Mapping[str, str] = {}
 
 
 def write_html(path: str | os.PathLike, page: Page) -> pathlib.Path:
@@ -139,9 +157,16 @@ def _check(page) -> None:
     raise ValueError('`page.sections` must not be empty.')
   for i, section in enumerate(page.sections):
     _check_section(f'page.sections[{i}]', section)
-  for name, fact in page.facts.items():
-    if not isinstance(fact, str):
-      raise ValueError(f'`page.facts[{name!r}]` must be a text, got {fact!r}.')
+  if page.overview is not None:
+    overview_lib.check(page.overview, [
+        table.title for section in page.sections for table in section.tables])
+    for i, table in enumerate(page.overview.data):
+      _check_table(f'page.overview.data[{i}]', table)
+  for field in ('facts', 'glossary'):
+    for name, text in getattr(page, field).items():
+      if not isinstance(text, str):
+        raise ValueError(
+            f'`page.{field}[{name!r}]` must be a text, got {text!r}.')
 
 
 def _check_section(where, section) -> None:
@@ -155,6 +180,12 @@ def _check_section(where, section) -> None:
     _check_table(f'{where}.tables[{i}]', table)
   for i, picture in enumerate(section.pictures):
     _check_picture(f'{where}.pictures[{i}]', picture)
+    titles = [table.title for table in section.tables]
+    if isinstance(picture.data, str) and picture.data not in titles:
+      raise ValueError(f'`{where}.pictures[{i}].data` must be a table of the '
+                       f'section, got {picture.data!r}.')
+    if isinstance(picture.data, Table):
+      _check_table(f'{where}.pictures[{i}].data', picture.data)
 
 
 def _check_table(where, table) -> None:

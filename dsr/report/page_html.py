@@ -1,17 +1,19 @@
 """A page as one HTML file: the template, with pictures and styles inside."""
 import base64
+import functools
 import hashlib
 import pathlib
 import re
 import struct
 from typing import NamedTuple
 
-from dsr.report import page_text, tables
+from dsr.report import overview, page_text, tables
 
 _TEMPLATES = pathlib.Path(__file__).parent / 'templates'
 _TYPES = {'.png': 'image/png', '.svg': 'image/svg+xml'}
 _WIDE = 2.2  # Pictures of this ratio of sides take the whole width.
 _IN_A_ROW = 4  # Cards.
+_LONG = 500  # Rows beyond which sections are laid out as they are reached.
 
 
 class Image(NamedTuple):
@@ -32,17 +34,24 @@ def render(page) -> str:
       keep_trailing_newline=True)
   environment.filters |= {
       'code': _code, 'embed': embed, 'paragraphs': page_text.paragraphs,
-      'words': _words}
+      'prose': functools.partial(_prose, page.glossary)}
   environment.globals |= {
-      'grid': tables.grid, 'is_command': page_text.is_command}
+      'card': page_text.card, 'grid': tables.grid, 'shown': overview.shown,
+      'is_command': page_text.is_command}
   script = (_TEMPLATES / 'audit.js').read_text('utf-8')
   count = len(page.sections)
   rows = -(-count // _IN_A_ROW)
   return environment.get_template('audit.html.j2').render(
       page=page, anchors=page_text.outline(page), words=page_text,
+      glossary=page_text.used(page), long=_rows(page) > _LONG,
       across=-(-count // rows), script=markupsafe.Markup(script),
       script_hash=_digest(script),
       style=markupsafe.Markup((_TEMPLATES / 'audit.css').read_text('utf-8')))
+
+
+def _rows(page) -> int:
+  return sum(len(table.rows) for section in page.sections
+             for table in section.tables)
 
 
 def _code(text: str):
@@ -54,13 +63,22 @@ def _code(text: str):
       for code, piece in page_text.spans(text))
 
 
-def _words(command: str):
-  """Escaped, each word in a <span>, so that no line ends inside a flag."""
+def _prose(glossary, text: str):
+  """As `_code`, with terms explained on hover where they stand first."""
   from markupsafe import Markup, escape
 
-  return Markup('').join(
-      Markup('<span>{}</span>').format(part) if part.strip() else escape(part)
-      for part in re.split(r'(\s+)', command.strip()))
+  pattern, seen, pieces = page_text.terms(glossary), set(), []
+  for code, piece in page_text.spans(text):
+    if code or pattern is None:
+      pieces.append(_code(f'`{piece}`') if code else escape(piece))
+      continue
+    for i, part in enumerate(pattern.split(piece)):  # Text, term, text, ...
+      if i % 2 and part not in seen:
+        seen.add(part)
+        part = Markup('<abbr title="{}">{}</abbr>').format(
+            glossary[part], part)
+      pieces.append(escape(part))
+  return Markup('').join(pieces)
 
 
 def embed(path) -> Image:

@@ -4,7 +4,7 @@ import pathlib
 import re
 from urllib import parse
 
-from dsr.report import page_text, tables
+from dsr.report import overview as overview_lib, page_text, tables
 
 
 def render(page, folder: str | os.PathLike) -> str:
@@ -17,27 +17,64 @@ def render(page, folder: str | os.PathLike) -> str:
   Returns:
     Markdown that ends in a newline.
   """
-  anchors = page_text.outline(page).sections
+  anchors = page_text.outline(page)
   blocks = [f'# {_text(page.title)}',
-            *map(_text, page_text.paragraphs(page.lead)),
-            f'## {page_text.SUMMARY}', '\n'.join(
-                f'- [{_label(section.title)}](#{anchor}) '
-                f'{_text(section.answer)}'
-                for section, anchor in zip(page.sections, anchors))]
+            *map(_text, page_text.paragraphs(page.lead))]
+  if page.overview:
+    blocks += _overview(page.overview, anchors)
+  blocks += [f'## {page_text.SUMMARY}', '\n'.join(
+      f'- [{_label(section.title)}](#{anchor}) {_text(page_text.card(section))}'
+      for section, anchor in zip(page.sections, anchors.sections))]
   if page.facts:
     blocks += [f'## {page_text.FACTS}', '\n'.join(
         f'- {_text(name)}: '
         f'{_code(fact) if page_text.is_command(name) else _text(fact)}'
         for name, fact in page.facts.items())]
   for section in page.sections:
-    blocks += _section(section, pathlib.Path(folder))
+    blocks += _section(section, pathlib.Path(folder), anchors)
   if page.footnotes:
     blocks += [f'## {page_text.NOTES}', '\n'.join(
         f'{i}. {_text(note)}' for i, note in enumerate(page.footnotes, 1))]
+  if glossary := page_text.used(page):
+    blocks += [f'## {page_text.GLOSSARY}', _list(glossary)]
   return '\n\n'.join(blocks) + '\n'
 
 
-def _section(section, folder) -> list[str]:
+def _overview(overview, anchors) -> list[str]:
+  head, body = overview_lib.shown(overview)
+  names = [overview.columns[0].heading, *head]
+  rows = [dict(zip(names, [_text(row.name), *(
+      _overview_cell(cell, anchors) for cell in cells)]))
+          for row, cells in zip(overview.rows, body)]
+  blocks = [f'## {_text(overview.title)}', _text(overview.legend),
+            tables.markdown(rows, [
+                tables.Column(name, _text(name)) for name in names]),
+            *map(_text, overview.sentences)]
+  for table in overview.data:
+    blocks += _folded(page_text.DIFFERENCES, table)
+  return blocks
+
+
+def _overview_cell(cell, anchors) -> str:
+  text = _label(f'{cell.text} {cell.interval}'.strip())
+  if cell.evidence:
+    text = f'[{text}](#{anchors.links[cell.evidence]})'
+  return ' '.join(filter(None, (
+      text, cell.sign, cell.mark, f'({_text(cell.note)})' * bool(cell.note))))
+
+
+def _folded(summary, table) -> list[str]:
+  """A table that opens on a click; its title makes no anchor."""
+  return [f'<details><summary>{summary}</summary>',
+          *_table(table, commands=False)[1:], '</details>']
+
+
+def _list(texts) -> str:
+  return '\n'.join(
+      f'- **{_text(name)}**: {_text(text)}' for name, text in texts.items())
+
+
+def _section(section, folder, anchors) -> list[str]:
   blocks = [f'## {_text(section.title)}', f'**{_text(section.answer)}**',
             f'> Caution: {_text(section.caution)}']
   for table in section.tables:
@@ -45,15 +82,22 @@ def _section(section, folder) -> list[str]:
   for picture in section.pictures:
     link = parse.quote(pathlib.Path(os.path.relpath(
         picture.path, folder)).as_posix())
+    numbers = ''
+    if isinstance(picture.data, str):
+      numbers = f' [{page_text.DATA}](#{anchors.links[picture.data]}).'
     blocks += [f'![{_label(picture.alt or picture.caption)}]({link})',
-               f'*{_text(picture.caption)}*']
+               f'*{_text(picture.caption)}*{numbers}']
+    if picture.data and not numbers:
+      blocks += _folded(page_text.DATA, picture.data)
+  if section.threats:
+    blocks += [f'**{page_text.THREATS}**', _list(section.threats)]
   if details := page_text.paragraphs(section.details):
     blocks += [f'<details><summary>{page_text.MEASURED}</summary>',
                *map(_text, details), '</details>']
   return blocks
 
 
-def _table(table) -> list[str]:
+def _table(table, commands=True) -> list[str]:
   columns = tables.as_columns(table.columns)
   names = [heading for heading, span in table.groups for _ in range(span)]
   shown = [
@@ -66,12 +110,12 @@ def _table(table) -> list[str]:
   if table.note:
     blocks.append(_text(table.note))
   body = tables.grid(table.rows, columns).body
-  commands = [(cells[0].text, row['command'])
-              for cells, row in zip(body, table.rows) if row.get('command')]
-  if commands:
+  own = [(cells[0].text, row['command'])
+         for cells, row in zip(body, table.rows) if row.get('command')]
+  if own and commands:
     blocks += ['<details><summary>Commands</summary>', _fence('\n'.join(
         f'# {" ".join(name.split())}\n{command.strip()}'
-        for name, command in commands)), '</details>']
+        for name, command in own)), '</details>']
   return blocks
 
 

@@ -3,7 +3,7 @@ import pathlib
 
 import numpy as np
 
-from dsr.report import figures, page, tables
+from dsr.report import figures, overview, page, tables
 from dsr.runs import records
 
 SETS = {  # Name: accuracy, robust accuracy, AUC, worst class, rebuilt images.
@@ -84,6 +84,30 @@ def pictures(folder: pathlib.Path):
   }
 
 
+def at_a_glance() -> overview.Overview:
+  """The table at the top; every kind of cell is in it."""
+  lines = []
+  for i, row in enumerate(rows('all')):
+    mark = ('better', 'worse', 'cannot tell', 'reference', '')[i % 5]
+    lines.append(overview.Row(row['set'], [
+        overview.Cell(row['accuracy'], mark, 'about 1,200 images would tell'
+                      * (mark == 'cannot tell'), 'Test accuracy'),
+        overview.Cell(row['auc'], '', '', 'Membership inference')
+        if i else overview.Cell()]))
+  return overview.Overview(
+      'At a glance', 'By the MLP; AUC of the strongest attack.', [
+          tables.Column('set'),
+          tables.Column('accuracy', 'accuracy, more is better', percent=True),
+          tables.Column('auc', 'membership, AUC', digits=3)], lines,
+      ['Better in something: kip.', 'Not asked: groups of people.'],
+      [page.Table('Sets less random', ['set', 'accuracy'], [
+          row | {'command': None} for row in rows('all')])])
+
+
+GLOSSARY = {'AUC': 'Area under the ROC curve.', 'ROC': 'TPR against FPR.',
+            'MLP': 'Multilayer perceptron.', 'LiRA': 'Not on this page.'}
+
+
 def build(folder: pathlib.Path) -> page.Page:
   """The page; its pictures are drawn in `folder`."""
   drawn = pictures(folder)
@@ -103,7 +127,8 @@ def build(folder: pathlib.Path) -> page.Page:
           note='Wilson intervals at 95 % over 10,000 test images.')],
       pictures=[page.Picture(
           svg('points'), 'Test accuracy against the AUC of the best '
-          'membership attack. Bars are 95 % intervals.')],
+          'membership attack. Bars are 95 % intervals.',
+          data='Test accuracy')],
       details='Four networks a set, 300 epochs each.\n\nThe learning rate is '
       'that of the condensation protocols.')
   private = page.Section(
@@ -133,7 +158,9 @@ def build(folder: pathlib.Path) -> page.Page:
                                          percent=True)], rows('robust'))],
       pictures=[page.Picture(
           drawn['epsilon'], 'Accuracy under PGD with 40 steps; bands are '
-          '95 % intervals.')])
+          '95 % intervals.', data=page.Table('Curves', [
+              'set', 'robust_accuracy'], rows('robust')))],
+      short='It is not.', threats={'pgd': 'Knows the network.'})
   fair = page.Section(
       'Is it fair?',
       'The worst class of distribution matching is the 8 with 93.5 % [91.8, '
@@ -169,4 +196,5 @@ def build(folder: pathlib.Path) -> page.Page:
              'sizes': '100 to 60,000 images', 'device': '1 CPU, 2 cores',
              'versions': 'dsr 0.1.0, jax 0.10.2', 'date': '2026-01-31',
              'command': _command('*', 'all')},
-      footnotes=['Intervals are at 95 %.', 'AUC 0.5 is guessing.'])
+      footnotes=['Intervals are at 95 %.', 'AUC 0.5 is guessing.'],
+      overview=at_a_glance(), glossary=GLOSSARY)

@@ -274,8 +274,8 @@ def test_cards_fill_their_rows(tmp_path, make, count, across):
 
 def test_templates_ship_with_the_package():
   folder = pathlib.Path(page_html.__file__).parent / 'templates'
-  assert sorted(os.listdir(folder)) == ['audit.css', 'audit.html.j2',
-                                        'audit.js']
+  assert sorted(os.listdir(folder)) == [
+      'audit.css', 'audit.html.j2', 'audit.js', 'parts.html.j2']
 
 
 @pytest.mark.errors

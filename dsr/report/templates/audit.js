@@ -53,12 +53,13 @@ function csvOf(table) {
       .concat(text.replaceAll('"', '""')) + '"';
   const line = (cells) => cells.map(quote).join(',');
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
-  const lines = [line(heads.flatMap(
-      (head) => [head.textContent.trim(), `${head.textContent.trim()}, interval`]))];
+  const parts = ['value', 'interval', 'mark', 'need'].filter(
+      (part) => table.querySelector(`.${part}`) || part === 'interval');
+  const lines = [line(heads.flatMap((head) => parts.map((part) => (
+    head.textContent.trim() + (part === 'value' ? '' : `, ${part}`)))))];
   for (const body of table.tBodies) {
-    lines.push(line([...body.rows[0].cells].flatMap((cell) => [
-      cell.querySelector('.value').textContent.trim(),
-      cell.querySelector('.interval')?.textContent.trim() ?? ''])));
+    lines.push(line([...body.rows[0].cells].flatMap((cell) => parts.map(
+        (part) => cell.querySelector(`.${part}`)?.textContent.trim() ?? ''))));
   }
   return lines.join('\r\n') + '\r\n';
 }
@@ -76,10 +77,24 @@ function makeDownloadable(table) {
   });
 }
 
+// No line ends inside a flag. Not before it is shown, as commands are many.
+function keepWordsWhole(code) {
+  code.replaceChildren(...code.textContent.split(/(\s+)/).map((part) => {
+    if (!part.trim()) return part;
+    const word = document.createElement('span');
+    word.textContent = part;
+    return word;
+  }));
+}
+
 function makeExpandable(show) {
   const row = document.getElementById(show.getAttribute('aria-controls'));
   show.hidden = false;
   show.addEventListener('click', () => {
+    if (!row.querySelector('.copy')) {
+      keepWordsWhole(row.querySelector('code'));
+      makeCopyable(row.querySelector('pre'));
+    }
     const open = row.classList.toggle('open');
     show.setAttribute('aria-expanded', String(open));
   });
@@ -124,6 +139,7 @@ document.addEventListener('DOMContentLoaded', () => {
   document.querySelectorAll('table').forEach(makeSortable);
   document.querySelectorAll('table').forEach(makeDownloadable);
   document.querySelectorAll('.show').forEach(makeExpandable);
-  document.querySelectorAll('.command pre').forEach(makeCopyable);
+  document.querySelectorAll('dd.command code').forEach(keepWordsWhole);
+  document.querySelectorAll('dd.command pre').forEach(makeCopyable);
   document.querySelectorAll('figure img').forEach(makeZoomable);
 });

@@ -12,6 +12,8 @@ from absl import logging
 from dsr.probes.corruptions import CORRUPTIONS
 from dsr.runs import compiled, contents, jobs, progress, records, screen
 from dsr.studies.audit import (
+  cells,
+  changes,
   plan as audit_plan,
   report as audit_report,
   robustness,
@@ -74,6 +76,9 @@ class Config:
   leak_methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'
   leak_regimes: str = 'infinite,linearized'  # Of these networks.
   seed: int = 0  # Of all that is drawn.
+  # Workdirs of two finished audits, with a comma between them: tells what
+  # changed from the first to the second, and audits nothing.
+  compare: str = ''
   fresh: bool = False  # Whether to repeat the parts that are finished.
   workdir: str = 'out/audit'  # Where the results go.
 
@@ -85,6 +90,8 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
+  if config.compare:
+    return changes.run(config)
   began = time.monotonic()
   logging.info('audit of %s: results go to %s', config.dataset, config.workdir)
   plan = audit_plan.make(config)
@@ -99,7 +106,9 @@ def run(config: Config) -> dict[str, Any]:
       metrics=metrics,
       wall_time=time.monotonic() - began,
       extra={'parts': {name: job.workdir for name, job, *_ in todo}})
-  page = audit_report.build(results)
+  found = cells.collect(results)
+  cells.save(results, found)
+  page = audit_report.build(results, found)
   paths = audit_report.write(results, page)
   screen.show(audit_report.summary(page))
   screen.show('\n'.join(f'  {path}' for path in paths))

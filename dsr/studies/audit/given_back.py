@@ -1,12 +1,14 @@
 """What an audit says of training images that networks give back."""
 import pathlib
+import re
 
 from dsr.report import tables
 from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
+from dsr.studies.audit import terms
 from dsr.studies.audit.results import SET, Results
 
-_QUESTION = 'What does a network give back?'
+QUESTION = 'What does a network give back?'
 _LEVEL = '0.05'  # RMSE below which an image came back.
 
 
@@ -42,27 +44,27 @@ def reconstruction(results: Results) -> Section | None:
                     'set to nearest training image, RMSE', digits=3),
       tables.Column('fresh_nearest_rmse_median',
                     'fresh image to nearest', digits=3)]
+  title = (f'Of {results.config.leak_train} training images, one distilled '
+           'image per class' + ', and of your own sets' * bool(mine))
   pictures = [Picture(
       folder / 'leakage.png',
-      'Test accuracy against the share of training images that came back.')]
+      'Test accuracy against the share of training images that came back.',
+      data=title)]
   answer = ' '.join(filter(None, (record['extra'].get(key) for key in (
       'own', 'untested', 'sentence'))))
   return Section(
-      _QUESTION, answer,
+      QUESTION, answer,
       'The attacks know the architecture and either the function or the '
       'parameters before and after training; at infinite width, or after plain '
       'gradient descent of an MLP. Images of a distilled set can still be '
       'close to training images: compare the two last columns.',
-      [Table(f'Of {results.config.leak_train} training images, one distilled '
-             'image per class' + ', and of your own sets' * bool(mine),
-             columns, rows,
+      [Table(title, columns, rows,
              'An image came back if the RMSE of its candidate is below '
              f'{_LEVEL}, pixels in [0, 1].'
              + (' Your own sets are held against the training images nearest '
                 'to theirs and up to 1,000 others.' if mine else ''))],
-      pictures)
-
-
+      pictures, threats=terms.rebuilding(results.config), short=' '.join(
+          re.findall(r'[^.]+(?:\.(?=\S)[^.]*)*\.', answer)[:2]).strip())
 
 
 def _title(results, folder) -> str:
@@ -73,7 +75,7 @@ def _title(results, folder) -> str:
 
 def _not_asked(mine) -> Section:
   return Section(
-      _QUESTION, 'Not tested: no network trained on '
+      QUESTION, 'Not tested: no network trained on '
       f'{", ".join(mine)} or on any other set was attacked.',
       'That nothing was tried is no sign of safety.',
       details='`--leak_train` above 0 attacks networks that were trained on '

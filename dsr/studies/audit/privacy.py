@@ -3,11 +3,13 @@ from collections.abc import Mapping
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from dsr.probes import membership as membership_lib
 from dsr.report import answers, tables
 from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
-from dsr.studies.audit import copies, strongest, subjects
+from dsr.studies.audit import copies, strongest, subjects, terms
 from dsr.studies.audit.results import (
   MODEL,
   SET,
@@ -21,6 +23,10 @@ from dsr.studies.audit.results import (
   told,
 )
 
+STRONGEST = {'train': 'The strongest attack on each set',
+             'init': 'The strongest attack on the start of each set'}
+_COPIES = 'Does the set hold copies of training images?'
+_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # FPR of the table of a curve.
 _REAL = ('random', 'kcenter', 'herding', 'kmedoids', 'el2n', 'mfc')
 
 
@@ -36,7 +42,7 @@ def private(results: Results) -> Section:
                  'below': backwards(row['metrics'], 'train')}
           for row in every if row['model'] != 'set'
           for a in [attack_of(row['model'])]]
-  best = _strongest_rows(results)
+  best, starts = (_strongest_rows(results, q) for q in ('train', 'init'))
   inits = [row | {'auc': row['metrics'][f'init_{a}_auc'],
                   'low_fpr': row['metrics'][f'init_{a}_tpr_at_fpr_1e2'],
                   'below': backwards(row['metrics'], 'init')}
@@ -51,7 +57,7 @@ def private(results: Results) -> Section:
       tables.Column('learned', title='AUC of a learned attack', digits=3),
       below]
   found = [Table(
-      'The strongest attack on each set', [
+      STRONGEST['train'], [
           SET, tables.Column('attack'), tables.Column('on'), *columns[2:5],
           tables.Column('tried', title='attacks tried')], best,
       'Was an image in the original training set? The attack was chosen by its '
@@ -62,6 +68,13 @@ def private(results: Results) -> Section:
       'attack knows some memberships. Non-members: '
       f'{rows[0]["extra"]["outsiders"]}. The advantage is taken at the best '
       f'threshold, hence above 0 by chance. {_BELOW}')]
+  if starts:
+    found.append(Table(
+        STRONGEST['init'], [
+            SET, tables.Column('attack'), tables.Column('on'), *columns[2:4],
+            tables.Column('tried', title='attacks tried')], starts,
+        'Did the set start from an image, or does it consist of it? Chosen and '
+        'measured as above.'))
   if inits:
     found.append(Table(
         'Was a training image one that the set started from, or consists of?',
@@ -98,7 +111,8 @@ def private(results: Results) -> Section:
       'the rate of true positives at few false ones stands beside it. Only '
       'DP-SGD has a guarantee, and only for its network. Sets of real images '
       'publish these images.', found,
-      [*_copied(results, seen), *_roc(results)], _privacy(results))
+      [*_copied(results, seen), *_roc(results)], _privacy(results),
+      sentence(_short(best, seen)), terms.MEMBERSHIP)
 
 
 _BELOW = ('Attacks under "worse than guessing" have an interval wholly below '
@@ -116,10 +130,12 @@ def backwards(metrics: Mapping[str, Any], question: str) -> str:
       and metric.high < 0.5)
 
 
-def _strongest_rows(results) -> list[dict[str, Any]]:
+def _strongest_rows(results, question) -> list[dict[str, Any]]:
   rows = []
-  for name, found in strongest.of_all(results).items():
-    subject = results.plan.subjects[name]
+  for name, subject in results.plan.subjects.items():
+    found = strongest.of_set(results, name, question)
+    if found is None:
+      continue
     rows.append({
         'set': subject.title, 'name': name, 'method': subject.method,
         'attack': found.attack, 'on': found.model, 'auc': found.auc,
@@ -155,6 +171,19 @@ def _private_answer(best, seen, inits) -> list[str]:
   return parts
 
 
+def _short(best, seen) -> list[str]:
+  """Of one's own sets, or else of the set that gives most away."""
+  mine = own_sets(best, most=2)
+  chosen = mine or [max(distilled(best), key=lambda row: row['auc'].value)]
+  parts = [f'{row["set"]}: AUC {told(row["auc"], percent=False)}, TPR '
+           f'{told(row["low_fpr"])} at 1 % FPR' for row in chosen]
+  if not mine:
+    return [f'most is given away by {parts[0]}']
+  copied = next(r for r in seen if r['name'] == mine[0]['name'])
+  return ['; '.join(parts),
+          f'{mine[0]["set"]}: {copies.sentence(copied["metrics"])}']
+
+
 def _told_strongest(row) -> str:
   text = (f'{row["set"]}: the strongest of {row["tried"]} attacks on '
           f'membership ({row["attack"]}, on {row["on"]}) has AUC '
@@ -175,7 +204,7 @@ def _copies(seen) -> Table:
                 tables.Column(f'copies_{name}_unrelated', 'unrelated image',
                               digits=3)]
   return Table(
-      'Does the set hold copies of training images?', columns, seen,
+      _COPIES, columns, seen,
       'An image is a near-copy if one training image is so much nearer than '
       'the next ten as it is for 1 of 100 unrelated images, by two of the '
       'distances. Medians over the set; p: probability of as many among '
@@ -193,7 +222,7 @@ def _copied(results, seen) -> list[Picture]:
         results.later(f'copies_{i}.png', copies.draw, shown.pixels,
                       copies.pool(problem), arrays, title=row['set']),
         f'Images of {row["set"]} above the training image nearest to each, '
-        'those that stand out most first.'))
+        'those that stand out most first.', data=_COPIES))
   return pictures
 
 
@@ -233,8 +262,18 @@ def _roc(results) -> list[Picture]:
           results.later(f'roc_{model}.png', answers.roc, curves,
                         title=f'Membership in the training set, {model}'),
           f'ROC curves of the attack on {model} (the first network), both axes '
-          'logarithmic.'))
+          'logarithmic.', data=_rates(model, curves)))
   return pictures
+
+
+def _rates(model, curves) -> Table:
+  """TPR where the curves of the figure pass some FPR."""
+  columns = [tables.Column(f'at_{rate}', f'TPR at {100 * rate:g} % FPR', True)
+             for rate in _RATES]
+  return Table(f'ROC curves, {model}', [SET, *columns], [
+      {'set': name} | {column.key: float(np.interp(rate, *curve))
+                       for column, rate in zip(columns, _RATES)}
+      for name, curve in curves.items()])
 
 
 def _privacy(results) -> str:

@@ -3,21 +3,45 @@ import pathlib
 
 from dsr.report import page as page_lib, tables
 from dsr.runs import pictures, records
-from dsr.studies.audit import names as names_lib, sections as audit_sections
+from dsr.studies.audit import (
+  cells,
+  given_back,
+  names as names_lib,
+  overview,
+  privacy,
+  sections as audit_sections,
+  terms,
+  under_attack,
+)
 from dsr.studies.audit.results import Results, attack_of
 
 
-def build(results: Results) -> page_lib.Page:
+def build(results: Results, found: dict[tuple[str, str], cells.Cell]
+          ) -> page_lib.Page:
   """The page; its pictures are left to `write`.
 
   Args:
     results: of an audit, every part of it finished.
+    found: of `cells.collect`.
   """
-  sections = [make(results) for make in audit_sections.SECTIONS]
+  made = [make(results) for make in audit_sections.SECTIONS]
+  sections = [section for section in made if section is not None]
   return page_lib.Page(
       title=f'Audit of {_what(results.config)}', lead=_lead(results),
-      sections=[section for section in sections if section is not None],
-      facts=_facts(results), footnotes=_FOOTNOTES)
+      sections=sections, facts=_facts(results), footnotes=_FOOTNOTES,
+      overview=overview.make(results, found, _evidence(sections)),
+      glossary=terms.GLOSSARY)
+
+
+def _evidence(sections) -> dict[str, str]:
+  """Question of the overview -> the table that has its numbers."""
+  given = [table.title for section in sections for table in section.tables
+           if section.title == given_back.QUESTION]
+  return {
+      'accuracy': audit_sections.ACCURACY,
+      'membership': privacy.STRONGEST['train'],
+      'start': privacy.STRONGEST['init'], 'robustness': under_attack.TABLE,
+      'worst': audit_sections.EVENNESS, 'rebuilt': ''.join(given[:1])}
 
 
 def write(results: Results, page: page_lib.Page) -> list[pathlib.Path]:

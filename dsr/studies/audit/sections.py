@@ -11,7 +11,7 @@ from dsr.studies.audit import (
   given_back,
   names as names_lib,
   privacy as audit_privacy,
-  robustness,
+  under_attack,
 )
 from dsr.studies.audit.results import (
   MODEL,
@@ -25,9 +25,9 @@ from dsr.studies.audit.results import (
   sentence,
   told,
 )
-from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.results import by_class
 
+ACCURACY, EVENNESS = 'Test accuracy', 'Evenness across classes'
 _NOT_IN_SET = 'classes_not_in_set'  # Of the record of experiments.fit.
 _FEW = 20  # Test images of a class below which it is marked.
 _ACROSS = 4  # Images of a class in the picture of the sets.
@@ -65,6 +65,8 @@ def good(results: Results) -> Section:
                f'{told(random["metrics"]["accuracy"])} with a random subset of '
                'that size')
     parts.append(text)
+  short = parts[:2] if any(row['method'] == 'own' for row in rows) else (
+      parts[-len(models_of(results)):][:2])
   series = {model: {row['set']: row['metrics']['accuracy'] for row in rows
                     if row['model'] == model}
             for model in models_of(results)}
@@ -72,19 +74,20 @@ def good(results: Results) -> Section:
       results.later('accuracy.png', dots.intervals, series,
                     title='Test accuracy on '
                     f'{names_lib.dataset(results.config.dataset)}'),
-      'Test accuracy by set and model, with 95 % intervals.')]
+      'Test accuracy by set and model, with 95 % intervals.',
+      data=ACCURACY)]
   pictures += _images(results)
   return Section(
       'Is it good?', sentence(parts),
       'The best of several sets is named after looking at the test set, so it '
       'flatters a little; and how well other architectures, or the same with '
       'longer training, would do is not measured.',
-      [Table('Test accuracy', [
+      [Table(ACCURACY, [
           SET, MODEL, tables.Column('images'),
           tables.Column('accuracy', title='accuracy', percent=True),
           tables.Column('seconds', title='seconds of the method', digits=1)],
              rows, 'Intervals over networks and test images.')],
-      pictures)
+      pictures, short=sentence(short))
 
 
 def _images(results) -> list[Picture]:
@@ -112,79 +115,6 @@ def _images(results) -> list[Picture]:
   return pictures
 
 
-def robust(results: Results) -> Section:
-  """Attacks and corruptions."""
-  rows, model = results.rows('robustness'), main_model(results)
-  first = rows[0]
-  attacks = evaluation.names(results.config.attacks)
-  kept = [n for n in ('worst_linf', 'worst_l2', 'transfer', 'corrupted')
-           if any(f'{n}_accuracy' in row['metrics'] for row in rows)]
-  columns = [SET, MODEL, tables.Column('clean_accuracy', 'clean', True)]
-  columns += [tables.Column(f'{n}_accuracy', n.replace('_', ' '), True)
-              for n in kept + attacks]
-  key = f'{kept[0]}_accuracy' if kept else 'clean_accuracy'
-  own = [row for row in rows if row['model'] == model]
-  best = max(distilled(own), key=lambda r: r['metrics'][key].value)
-  whole = next(r for r in own if r['method'] == 'all')
-  radii = first['extra']['radii']
-  answer = (
-      f'Under the strongest of the attacks within epsilon = '
-      f'{radii["linf"]:.3g} (linf), {called(model)} keeps '
-      f'{told(best["metrics"][key])} accuracy on {best["set"]}, the best of '
-      f'the small sets, and {told(whole["metrics"][key])} on all images')
-  if 'corrupted' in kept:
-    answer += (
-        '; under common corruptions '
-        f'{told(best["metrics"]["corrupted_accuracy"])} and '
-        f'{told(whole["metrics"]["corrupted_accuracy"])}')
-  kinds = [n for n in robustness.corruptions.CORRUPTIONS
-           if f'{n}_accuracy' in first['metrics']]
-  found = [Table(
-      'Accuracy under attack', columns, rows,
-      f'{first["extra"]["num_attacked"]} test images; epsilon '
-      f'{radii["linf"]:.3g} (linf), {radii["l2"]:.3g} (l2), pixels in [0, 1]. '
-      '`worst` is what withstands every untargeted attack of that norm; '
-      '`transfer` what withstands examples made for another network of the '
-      'same set; `corrupted` the mean over kinds and severities.')]
-  if kinds:
-    found.append(Table(
-        'Accuracy on corrupted images',
-        [SET, MODEL, *(tables.Column(f'{n}_accuracy', n.replace('_', ' '),
-                                       True) for n in kinds)], rows,
-        'Mean over severities '
-        f'{first["config"]["severities"].replace(",", ", ")} of 5.'))
-  mine = [f'under the strongest attack on {text}' for text in of_own(rows, key)]
-  return Section(
-      'Is it robust?', sentence([*mine, answer]),
-      'These accuracies are upper bounds: attacks that were not tried may do '
-      'better, and none of this is a certificate. Models that were trained '
-      'with adversarial examples are in `experiments.adversarial`.', found,
-      _curves(results, model))
-
-
-def _curves(results, model) -> list[Picture]:
-  series = {}
-  for row in results.rows('robustness'):
-    arrays = records.read_arrays(pathlib.Path(row['folder']))
-    if row['model'] != model or 'curve_epsilons' not in arrays:
-      continue
-    points = [row['metrics']['clean_accuracy'], *(
-        row['metrics'][f'curve_{i}_accuracy']
-        for i in range(len(arrays['curve_epsilons'])))]
-    series[row['set']] = (
-        np.r_[0, arrays['curve_epsilons']],
-        *np.transpose([(p.value, p.low, p.high) for p in points]))
-  if not series:
-    return []
-  attack = results.rows('robustness')[0]['config']['curve']
-  return [Picture(
-      results.later(
-          'epsilon.png', answers.against_epsilon, series,
-          xlabel=f'epsilon of {attack}',
-          title=f'{names_lib.dataset(results.config.dataset)}, {model}'),
-      f'Accuracy of {model} under {attack} at growing radii.')]
-
-
 def fair(results: Results) -> Section:
   """Classes and groups."""
   rows, model = results.rows('fairness'), main_model(results)
@@ -210,12 +140,12 @@ def fair(results: Results) -> Section:
              tables.Column('between', 'deviation beyond chance', True),
              tables.Column('change_between', 'its change', True)]
   found = [Table(
-      'Evenness across classes', [SET, MODEL, *numbers], rows,
+      EVENNESS, [SET, MODEL, *numbers], rows,
       'Change: against the same model of all training images, on the same '
       'test images. Chance alone makes classes differ; the deviation beyond '
       f'chance has that share taken off.{_few(rows[0])}')]
-  classes = [name.removeprefix('leak_') for name in rows[0]['metrics']
-             if name.startswith('leak_')]
+  classes = [name.removeprefix('accuracy_') for name in rows[0]['metrics']
+             if name.startswith('accuracy_')]
   for prefix, title, note, percent in (
       ('leak', 'Membership AUC by class', 'In the original training set.',
        False), ('robust', 'Accuracy under attack by class', '', True)):
@@ -241,13 +171,17 @@ def fair(results: Results) -> Section:
       results.later('classes.png', answers.by_group, series,
                     title=f'{names_lib.dataset(results.config.dataset)}, '
                           f'{model}'),
-      f'Test accuracy of {model} by class.{_few(rows[0])}')
+      f'Test accuracy of {model} by class.{_few(rows[0])}',
+      data=Table(f'Test accuracy by class, {model}', [SET, *(
+          tables.Column(f'accuracy_{c}', c, True) for c in classes)],
+                 [row for row in rows if row['model'] == model]))
   mine = [f'the worst class on {text}' for text in of_own(rows, 'worst')]
   return Section(
       'Is it fair?', sentence([*mine, answer]),
       'Evenness across classes of one test set is no statement about people '
       'or groups that it does not name; give an attribute by `--groups`. A '
-      'model can be even by being equally bad.', found, [picture])
+      'model can be even by being equally bad.', found, [picture],
+      short=sentence(mine[:2] or [answer.partition('. ')[2]]))
 
 
 def _few(row) -> str:
@@ -272,6 +206,11 @@ def published(results: Results) -> Section:
   rows = [case | {'difference': record['metrics'][case['metric']],
                   'claim': said[case['claim']], 'command': record['command']}
           for case in record['extra']['cases']]
+  counts = ', '.join(
+      f'{sum(c[verdict] for c in counts.values())} {told_as}'
+      for verdict, told_as in (('supported', 'support a claim'),
+                               ('contradicted', 'contradict one'),
+                               ('open', 'leave it open')))
   answer = '; '.join(parts) if parts else (
       'this audit has no two sets that the claims compare')
   return Section(
@@ -286,9 +225,9 @@ def published(results: Results) -> Section:
              rows, 'AUC of membership (size, init), or deviation of accuracy '
              'across classes beyond chance (spread).')] if rows else (),
       (), 'Attacks were named before they were run: squared error of krr, loss '
-      'of networks.')
+      'of networks.', f'Of all cases {counts}.' if parts else '')
 
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
-    good, audit_privacy.private, robust, fair, given_back.reconstruction,
-    published)
+    good, audit_privacy.private, under_attack.robust, fair,
+    given_back.reconstruction, published)

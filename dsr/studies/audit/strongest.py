@@ -5,6 +5,8 @@ the others, drawn at random, choose the attack by its AUC, and its numbers are
 measured on the other half: nothing was chosen there, and their intervals hold
 as they stand.
 """
+from collections.abc import Iterator
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ from scipy import stats
 
 from dsr.probes import intervals, membership
 from dsr.probes.intervals import Interval
-from dsr.runs import records
+from dsr.runs import contents, records
 from dsr.studies.audit.results import Results, called
 
 _CALLED = {
@@ -28,6 +30,7 @@ _CALLED = {
     'lira_offline': 'LiRA, offline', 'lira_rmia': 'RMIA, online',
     'lira_rmia_offline': 'RMIA, offline',
     'lira_threshold': 'one threshold for all images'}
+_FEWEST = 4  # Members, and others: two in each half.
 
 
 class Attack(NamedTuple):
@@ -38,6 +41,39 @@ class Attack(NamedTuple):
   scores: np.ndarray
   member: np.ndarray
   command: str
+
+
+class Source(NamedTuple):
+  """Where the scores of one attack are.
+
+  Attributes:
+    model: as in `Attack`.
+    name: as in `Attack`.
+    file: the npz.
+    scores: its array of them.
+    member: its array of the truth, (N,) for all models or (R, N).
+    command: that repeats the attack.
+  """
+
+  model: str
+  name: str
+  file: str
+  scores: str
+  member: str
+  command: str
+
+  def read(self) -> Attack:
+    """The attack, with the truth of each model."""
+    arrays = _arrays(self.file, contents.state(self.file))
+    scores, member = arrays[self.scores], arrays[self.member]
+    return Attack(self.model, self.name, scores,
+                  np.broadcast_to(member, scores.shape), self.command)
+
+
+@functools.lru_cache(maxsize=4)
+def _arrays(file, state):
+  del state  # Part of the key alone.
+  return records.read_arrays(file)
 
 
 class Strongest(NamedTuple):
@@ -67,12 +103,28 @@ class Strongest(NamedTuple):
     return self.auc.low > 0.5 or self.tpr.low > 0.01
 
 
-def of_all(results: Results) -> dict[str, Strongest]:
-  """Set -> the strongest attack that was run on it."""
-  seed = results.config.seed + 13
-  return {name: choose(jax.random.key(seed), attacks)
-          for name in results.plan.subjects
-          if (attacks := list(_attacks(results, name)))}
+@functools.lru_cache(maxsize=256)
+def of_set(results: Results, name: str, question: str = 'train'
+           ) -> Strongest | None:
+  """The strongest attack that was run on a set; None without any.
+
+  Args:
+    results: of an audit.
+    name: of the set.
+    question: as in `sources`.
+  """
+  attacks = [s.read() for s in sources(results, name, question)]
+  return choose(key_of(results.config.seed), attacks) if attacks else None
+
+
+def key_of(seed: int) -> jax.Array:
+  """Of the halves: one for all sets of an audit with that seed."""
+  return jax.random.key(seed + 13)
+
+
+def pick(key: jax.Array, attacks: list[Attack]) -> Attack:
+  """The attack with the best AUC on the first half of the images."""
+  return max(attacks, key=lambda a: _auc(*half(key, a, 0)))
 
 
 def choose(key: jax.Array, attacks: list[Attack]) -> Strongest:
@@ -82,10 +134,10 @@ def choose(key: jax.Array, attacks: list[Attack]) -> Strongest:
     key: of the halves and of the bootstrap.
     attacks: at least one.
   """
-  best = max(attacks, key=lambda a: _auc(*_half(key, a, 0)))
-  scores, member = _half(key, best, 1)
+  best = pick(key, attacks)
+  scores, member = half(key, best, 1)
   key_found = jax.random.fold_in(key, 1)
-  if (best.member == best.member[0]).all():
+  if shared(best.member):
     found = membership.evaluate_models(key_found, scores, member[0])
   else:  # Each target has members of its own.
     found = membership.Metrics(*(_over(values) for values in zip(*(
@@ -104,12 +156,21 @@ def _over(values) -> Interval:
   return Interval(mean, max(low, 0.0), min(high, 1.0))
 
 
-def _half(key, attack, which) -> tuple[np.ndarray, np.ndarray]:
-  """(scores, member) on the first or the second half of the images."""
+def shared(member: np.ndarray) -> bool:
+  """Whether all models (R, N) have the same members."""
+  return bool((member == member[0]).all())
+
+
+def half(key: jax.Array, attack: Attack, which: int
+         ) -> tuple[np.ndarray, np.ndarray]:
+  """(scores, member) on the first (0) or the second (1) half of the images.
+
+  Halves are the same for all attacks on the same members, where all models
+  share them, or else on as many images.
+  """
   rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
-  shared = (attack.member == attack.member[0]).all()
   first = np.zeros(attack.member.shape[1], bool)
-  if shared:
+  if shared(attack.member):
     for kind in (attack.member[0], ~attack.member[0]):
       rows = rng.permutation(np.flatnonzero(kind))
       first[rows[:len(rows) // 2]] = True
@@ -129,28 +190,36 @@ def _auc(scores, member) -> float:
   return float(np.mean(found))
 
 
-def _attacks(results, name):
-  """All on one set: on models, on its images alone, and by shadow models."""
+def sources(results: Results, name: str, question: str = 'train'
+            ) -> Iterator[Source]:
+  """All attacks on one set: on models, its images alone, and by shadow models.
+
+  Args:
+    results: of an audit.
+    name: of the set.
+    question: 'train', or 'init', which no shadow model was asked; nothing is
+      told of less than four members.
+  """
   for row in results.rows('membership'):
-    if row['name'] != name:
+    asked = [row['metrics'].get(f'{question}_{kind}', records.metric(0)).value
+             for kind in ('members', 'others')]
+    if row['name'] != name or min(asked) < _FEWEST:
       continue
-    arrays = records.read_arrays(pathlib.Path(row['folder']))
-    member = arrays['train_member']
-    for label, scores in arrays.items():
-      attack = label.removeprefix('train_')
-      if attack == label or attack in ('member', 'labels'):
-        continue
-      yield Attack(row['model'], attack, scores,
-                   np.broadcast_to(member, scores.shape), row['command'])
+    file = str(pathlib.Path(row['folder'], row['arrays']))
+    for key in row['metrics']:
+      attack = key.removeprefix(f'{question}_').removesuffix('_auc')
+      if key == f'{question}_{attack}_auc':
+        yield Source(row['model'], attack, file, f'{question}_{attack}',
+                     f'{question}_member', row['command'])
   subject = results.plan.subjects[name]
   record = results.lira.get(subject.method)
-  if record is None or subject.init != 'real':
+  if record is None or subject.init != 'real' or question != 'train':
     return
-  arrays = records.read_arrays(
-      pathlib.Path(results.plan.lira[subject.method].workdir))
+  file = str(pathlib.Path(
+      results.plan.lira[subject.method].workdir, record['arrays']))
   for row in record['extra']['rows']:
     if row['size'] == (subject.size or None):
       of_models = row['name'].removesuffix(f'_{row["attack"]}')
-      yield Attack(row['model'], f'lira_{row["attack"]}',
-                   arrays[f'{row["name"]}_scores'],
-                   arrays[f'{of_models}_member'], record['command'])
+      yield Source(row['model'], f'lira_{row["attack"]}', file,
+                   f'{row["name"]}_scores', f'{of_models}_member',
+                   record['command'])

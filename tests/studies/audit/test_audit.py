@@ -1,8 +1,10 @@
 """The audit: its parts, its report, going on, and what it refuses."""
 import dataclasses
+import json
 import os
 import pathlib
 import re
+import shutil
 
 from absl import logging
 import numpy as np
@@ -11,14 +13,17 @@ import pytest
 from dsr.runs import jobs, records
 from dsr.studies.audit import (
   audit,
+  cells,
   fit,
   leakage,
   membership,
+  overview,
   plan as audit_plan,
   privacy,
   sections,
   timing,
 )
+from tests.runs import test_schema
 
 SMALL = audit.Config(
     dataset='digits[0,3,8]', max_train=90, methods='random,kip',
@@ -86,6 +91,10 @@ def test_the_report_answers_with_numbers_and_commands(finished):
   folder = pathlib.Path(config.workdir)
   html = (folder / 'report.html').read_text()
   text = (folder / 'report.md').read_text()
+  short = text[text.index('## Answers in short'):text.index('## What was aud')]
+  cards = [line for line in short.splitlines() if line.startswith('- [')]
+  assert len(cards) == 5
+  assert all(len(re.findall(r'\.(?= |$)', card)) <= 2 for card in cards)
   for question in ('Is it good?', 'Is it private?', 'Is it robust?',
                    'Is it fair?', 'Do the published claims hold here?'):
     assert question in html
@@ -94,7 +103,7 @@ def test_the_report_answers_with_numbers_and_commands(finished):
   assert f'{100 * value.value:.1f}' in html
   for stage in ('fit', 'membership', 'robustness', 'fairness', 'claims'):
     assert f'python -m experiments.{stage} ' in text
-    assert f'experiments.{stage}<' in html
+    assert f'experiments.{stage} ' in html
   assert 'src="http' not in html
   assert 'data:image/' in html
   for name in ('accuracy', 'images_0', 'roc_krr', 'roc_mlp', 'epsilon',
@@ -105,6 +114,85 @@ def test_the_report_answers_with_numbers_and_commands(finished):
     assert (folder / f'{name}.svg').exists()
   assert (folder / 'table.csv').read_text().count('\n') == 1 + 2 * len(SETS)
   assert records.read(folder)['metrics'] == metrics
+
+
+def test_every_record_fits_the_published_schema(finished):
+  folder = pathlib.Path(finished[0].workdir)
+  paths = [*folder.rglob('record.json'), folder / 'cells.json']
+  assert len(paths) > 30
+  for path in paths:
+    test_schema.validator().validate(json.loads(path.read_text()))
+
+
+def test_cells_at_the_top_are_those_of_the_records_and_of_the_tests(finished):
+  """Accuracy and its mark from the outputs, by no code of the table's."""
+  config, metrics = finished
+  record, found = cells.load(config.workdir)
+  assert set(name for name, _ in found) == set(SETS)
+  for name in SETS:
+    for question, key in (('accuracy', 'accuracy'), ('worst', 'worst')):
+      assert found[name, question].metric == metrics[f'{name}_mlp_{key}']
+    assert found[name, 'robustness'].metric == metrics[
+        f'{name}_mlp_worst_linf_accuracy']
+  right = [found[name, 'accuracy'].arrays['right'] for name in (
+      'kip_2', 'random_2')]
+  test = cells.compare(
+      'accuracy', found['kip_2', 'accuracy'], found['random_2', 'accuracy'])
+  assert test.paired
+  assert test.difference.value == pytest.approx(
+      right[0].mean() - right[1].mean())
+  for question in cells.QUESTIONS:
+    if (side := found.get(('kip_2', question))) is not None:
+      assert cells.compare(question, side, side).difference.value == 0
+  # Sets from noise would have started from the same images as those from real.
+  start = [found[name, 'start'] for name in SETS[1:]]
+  assert len({cell.images for cell in start}) == 1
+  assert record['metrics']['random_2_start'].value == 1
+  text = (pathlib.Path(config.workdir) / 'report.md').read_text()
+  top = text[text.index('## At a glance'):text.index('## Answers in short')]
+  sign = test.difference.sign
+  assert overview.marked('accuracy', test)[0] == {
+      1: 'better', -1: 'worse', 0: 'cannot tell'}[sign]
+  assert top.count('reference') == 5  # Of the questions that were asked.
+  assert len(re.findall('▲ better|▼ worse|≈ cannot tell', top)) >= 10
+  assert 'Not asked: training images given back of' in top
+
+
+def test_what_changed_between_two_audits_is_told(finished, tmp_path):
+  config, _ = finished
+  audits = tmp_path / 'one', tmp_path / 'other'
+  for folder, change in zip(audits, (lambda right: right[[0, 0]],
+                                     np.ones_like)):  # No network differs.
+    shutil.copytree(config.workdir, folder)
+    arrays = dict(np.load(folder / 'cells.npz'))
+    record = json.loads((folder / 'cells.json').read_text())
+    place = next(i for i, row in enumerate(record['extra']['cells']) if (
+        row['set'], row['question']) == ('kip_2', 'accuracy'))
+    share = arrays[f'cell_{place}_right'][0].mean()
+    arrays[f'cell_{place}_right'] = change(arrays[f'cell_{place}_right'])
+    record['metrics']['kip_2_accuracy']['value'] = float(
+        arrays[f'cell_{place}_right'].mean())
+    np.savez(folder / 'cells.npz', **arrays)
+    (folder / 'cells.json').write_text(json.dumps(record))
+  # Only its cells and what they point to are read: nothing of the data.
+  compared = dataclasses.replace(
+      config, compare=','.join(map(str, audits)), dataset='nothing',
+      workdir=str(tmp_path / 'out'))
+  changed = audit.run(compared)
+  assert changed['kip_2_accuracy'].value == pytest.approx(1 - share)
+  assert changed['kip_2_accuracy'].low > 0
+  assert changed['random_2_accuracy'].value == 0
+  text = (tmp_path / 'out' / 'compare.md').read_text()
+  assert f'{100 * share:.1f} → 100.0' in text
+  assert text.count('unchanged') > 10
+  assert 'kip, 2 per class: accuracy better.' in text
+  assert '<table' in (tmp_path / 'out' / 'compare.html').read_text()
+  test_schema.validator().validate(json.loads(
+      (tmp_path / 'out' / 'compare.json').read_text()))
+  for wrong in (config.workdir, f'{config.workdir},{tmp_path}',
+                f'{config.workdir},/nope', 'a,b,c'):
+    with pytest.raises(ValueError, match='`compare` must name the workdirs of'):
+      audit.run(dataclasses.replace(compared, compare=wrong))
 
 
 def test_a_picture_that_fails_is_missing_and_nothing_else(
@@ -256,7 +344,9 @@ def test_reconstructions_are_told(finished, monkeypatch):
 
   def run(job):
     folder = pathlib.Path(job.workdir)
-    records.write(folder / 'kip' / 'infinite', config=job, metrics=shares)
+    records.write(folder / 'kip' / 'infinite', config=job, metrics=shares,
+                  arrays={'train': np.array([0.01, 0.2, 0.04, 0.3, 0.2, 0.1])},
+                  contents={'dataset': '0a'})
     records.write(folder, config=job, metrics={
         f'kip_infinite_{k}': v for k, v in shares.items()},
         extra={'sentence': 'Half of them came back.'})
@@ -267,6 +357,9 @@ def test_reconstructions_are_told(finished, monkeypatch):
   audit.run(dataclasses.replace(config, leak_train=6))
   html = (pathlib.Path(config.workdir) / 'report.html').read_text()
   assert 'Half of them came back.' in html
+  _, found = cells.load(config.workdir)
+  assert found['kip_2', 'rebuilt'].of == '2 of 6'
+  assert ('kip_noise_2', 'rebuilt') not in found  # It was made of real images.
 
 
 @pytest.mark.errors
