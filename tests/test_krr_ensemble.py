@@ -1,0 +1,187 @@
+"""Ensembles, posteriors and descent against neural-tangents and brute force."""
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from dsr import krr, nets
+from dsr.kernels import stax
+from dsr.types import Examples, KernelFn
+
+N, M, D, C = 12, 5, 3, 2
+
+
+@pytest.fixture(scope='module')
+def problem():
+  """(kernel_fn of neural-tangents, ntk, nngp, data, x (M, D)) in float64."""
+  nt = stax.load()
+  dense = lambda: nt.stax.Dense(1, W_std=1.5, b_std=0.3)
+  _, _, kernel_fn = nt.stax.serial(
+      dense(), nt.stax.Relu(), dense(), nt.stax.Erf(), dense())
+  rng = np.random.default_rng(0)
+  x, x_test, y = (rng.normal(size=s) for s in ((N, D), (M, D), (N, C)))
+  ntk, nngp = (_memo(stax.kernel(kernel_fn, get=g)) for g in ('ntk', 'nngp'))
+  return kernel_fn, ntk, nngp, Examples(*map(jnp.asarray, (x, y))), (
+      jnp.asarray(x_test))
+
+
+def _memo(kernel_fn):
+  """One compiled program a shape."""
+  return KernelFn(*map(jax.jit, kernel_fn[:3]), kernel_fn.name)
+
+
+@pytest.mark.parametrize(
+    'ridge', [pytest.param(0.0, marks=pytest.mark.slow), 0.05])
+def test_ensemble_meets_neural_tangents(problem, ridge):
+  kernel_fn, ntk, nngp, data, x = problem
+  oracle = stax.load().predict.gradient_descent_mse_ensemble(
+      kernel_fn, *data, diag_reg=ridge)
+  times = np.asarray([0.0, 7.0, 300.0])
+  # Its loss is a mean over outputs as well, so that its time runs C times.
+  want = oracle(C * times, x, get=('nngp', 'ntk'), compute_cov=True)
+  for kind, first in (('ntk', ntk), ('nngp', nngp)):
+    predict_fn = krr.ensemble(first, nngp, data, ridge=ridge)
+    got = predict_fn(x, times)
+    np.testing.assert_allclose(got.mean, getattr(want, kind).mean, atol=1e-7)
+    if kind == 'ntk' or ridge == 0:  # With a ridge it trains another readout.
+      np.testing.assert_allclose(
+          got.covariance, getattr(want, kind).covariance, atol=1e-7)
+    variance = predict_fn(x, times, covariance='diagonal').covariance
+    np.testing.assert_allclose(
+        variance, np.einsum('tmm->tm', got.covariance), atol=1e-7)
+  end = oracle(None, x, get='ntk', compute_cov=True)
+  got = krr.ensemble(ntk, nngp, data, ridge=ridge)(x)
+  np.testing.assert_allclose(got.mean, end.mean, rtol=1e-8)
+  np.testing.assert_allclose(got.covariance, end.covariance, atol=1e-7)
+
+
+def test_posterior_is_that_of_the_joint_gaussian(problem):
+  _, _, nngp, data, x = problem
+  got = krr.posterior(nngp, data, noise=0.1)(x)
+  joint = np.asarray(nngp(jnp.concatenate([data.x, x])))
+  a, cross = joint[:N, :N] + 0.1 * np.eye(N), joint[:N, N:]
+  np.testing.assert_allclose(
+      got.mean, cross.T @ np.linalg.solve(a, data.y), rtol=1e-9)
+  want = joint[N:, N:] - cross.T @ np.linalg.solve(a, cross)
+  np.testing.assert_allclose(got.covariance, want, atol=1e-10)
+  variance = krr.posterior(nngp, data, noise=0.1)(
+      x, covariance='diagonal').covariance
+  np.testing.assert_allclose(variance, np.diag(want), rtol=1e-8)
+  # Without noise it is what training the readout alone ends at.
+  end = krr.ensemble(nngp, nngp, data)(x)
+  exact = krr.posterior(nngp, data, noise=0.0)(x)
+  np.testing.assert_allclose(end.mean, exact.mean, rtol=1e-6)
+  np.testing.assert_allclose(end.covariance, exact.covariance, atol=1e-8)
+
+  want = sum(scipy.stats.multivariate_normal.logpdf(y, np.zeros(N), a)
+             for y in np.asarray(data.y).T)
+  log_p = lambda s, noise: krr.log_marginal_likelihood(
+      nngp._replace(symmetric=lambda x: s * nngp.symmetric(x)), data,
+      noise=noise)
+  np.testing.assert_allclose(log_p(1.0, 0.1), want, rtol=1e-10)
+  point = jnp.asarray([1.2, 0.1])
+  grad = jax.grad(lambda p: log_p(*p))(point)
+  for i, e in enumerate(1e-5 * np.eye(2)):
+    slope = (log_p(*(point + e)) - log_p(*(point - e))) / 2e-5
+    np.testing.assert_allclose(grad[i], slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize('momentum', [0.0, 0.9])
+def test_descent_is_descent(problem, momentum):
+  """Step by step in the function space, up to the edge of stability."""
+  _, ntk, nngp, data, x = problem
+  k, k_test = np.asarray(ntk(data.x)), np.asarray(ntk(x, data.x))
+  limit = float(krr.max_learning_rate(ntk, data.x, momentum=momentum))
+  alpha, before = np.zeros((N, C)), np.zeros((N, C))
+  for _ in range(50):
+    slope = (k @ alpha - np.asarray(data.y)) / N
+    alpha, before = (alpha + momentum * (alpha - before)
+                     - 0.95 * limit * slope), alpha
+  descent = krr.Descent(50, 0.95 * limit, momentum)
+  flow = krr.gradient_flow(ntk, data)
+  np.testing.assert_allclose(flow.dual(descent), alpha, rtol=1e-7, atol=1e-9)
+  got = krr.ensemble(ntk, nngp, data)(x, descent, covariance='diagonal')
+  np.testing.assert_allclose(got.mean, k_test @ alpha, rtol=1e-7)
+  for share, grows in ((0.99, False), (1.01, True)):
+    late = krr.Descent(4000, share * limit, momentum)
+    largest = np.abs(flow.dual(late)).max()
+    assert (largest > 1e6) == grows
+
+
+class Network(nn.Module):
+  """Two outputs of one hidden layer, NTK parameterisation."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self, x):
+    for i, (size, std) in enumerate(((self.width, math.sqrt(2)), (C, 1.0))):
+      w = self.param(f'w{i}', nn.initializers.normal(1.0),
+                     (x.shape[-1], size), x.dtype)
+      x = x @ w * (std / math.sqrt(x.shape[-1]))
+      x = nn.relu(x) if i == 0 else x
+    return x
+
+
+@pytest.mark.slow
+def test_ensemble_meets_trained_linearised_networks(key):
+  """1,500 of width 512, each by 400 steps: within its standard error."""
+  num, steps, width, few = 1500, 400, 512, 5
+  rng = np.random.default_rng(1)
+  x, x_test, y = (jnp.asarray(rng.normal(size=s))
+                  for s in ((few, D), (3, D), (few, C)))
+  module, rate = Network(width), 0.2
+
+  def trained(key):
+    theta_0 = module.init(key, x)['params']
+    apply = nets.linearize(module, theta_0).apply
+    loss = lambda p: ((apply({'params': p}, x) - y) ** 2).sum() / (2 * few)
+    step = lambda _, p: jax.tree.map(
+        lambda a, g: a - rate * g, p, jax.grad(loss)(p))
+    theta = jax.lax.fori_loop(0, steps, step, theta_0)
+    return apply({'params': theta}, x_test)
+
+  out = np.asarray(jax.lax.map(trained, jax.random.split(key, num)))
+  nt = stax.load()
+  _, _, kernel_fn = nt.stax.serial(
+      nt.stax.Dense(1, W_std=math.sqrt(2), b_std=0.0), nt.stax.Relu(),
+      nt.stax.Dense(1, W_std=1.0, b_std=0.0))
+  ntk, nngp = (stax.kernel(kernel_fn, get=g) for g in ('ntk', 'nngp'))
+  want = krr.ensemble(ntk, nngp, Examples(x, y))(
+      x_test, krr.Descent(steps, rate))
+  error = out.std(0, ddof=1) / math.sqrt(num)
+  assert np.abs((out.mean(0) - want.mean) / error).max() < 4.5
+  for c in range(C):
+    got, v = np.cov(out[..., c].T), np.diag(want.covariance)
+    # Wishart's standard error, and the bias of 512 units.
+    error = np.sqrt((np.outer(v, v) + np.asarray(want.covariance)**2) / num)
+    assert np.abs(got - want.covariance).max() < (
+        4.5 * error.max() + 10 / width * v.max())
+
+
+@pytest.mark.errors
+def test_errors_name_the_argument(problem):
+  _, ntk, nngp, data, x = problem
+  predict_fn = krr.ensemble(ntk, nngp, data)
+  cases = [
+      (lambda: predict_fn(x, covariance='half'), '`covariance` must be one of'),
+      (lambda: predict_fn(x, -1.0), '`t` must not be negative'),
+      (lambda: predict_fn(x, krr.Descent(-1, 0.1)), '`steps` must be'),
+      (lambda: predict_fn(x, krr.Descent(1, 0.0)), '`rate` must be positive'),
+      (lambda: predict_fn(x, krr.Descent(1, 0.1, 2.0)), '`momentum` must be'),
+      (lambda: krr.ensemble(ntk, nngp, data, ridge=-1), '`ridge`'),
+      (lambda: krr.posterior(nngp, data, noise=-1), '`noise`'),
+      (lambda: krr.max_learning_rate(ntk, data.x, momentum=-1), '`momentum`'),
+  ]
+  for call, message in cases:
+    with pytest.raises(ValueError, match=message):
+      call()
+  for fit in (lambda d: krr.ensemble(ntk, nngp, d),
+              lambda d: krr.gradient_flow(ntk, d),
+              lambda d: krr.posterior(nngp, d, noise=0.1)):
+    with pytest.raises(FloatingPointError, match='not finite'):
+      fit(data._replace(x=data.x.at[2, 1].set(jnp.nan)))
