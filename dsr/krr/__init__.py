@@ -21,8 +21,17 @@ from dsr.krr.shadows import (
 from dsr.krr.spectrum import Descent, max_learning_rate
 
 __all__ = ['Descent', 'Ensemble', 'Gaussian', 'GradientFlow', 'InOut',
-           'Posterior', 'Regressor', 'Shadows', 'accuracy', 'ensemble', 'fit',
-           'fit_by_cg', 'fit_gram', 'fit_on_device', 'gradient_flow', 'in_out',
-           'kernel_matvec', 'leave_one_out', 'log_marginal_likelihood',
-           'max_learning_rate', 'mse', 'nystrom', 'pivoted_cholesky',
-           'posterior', 'predict_in_tiles', 'random_halves', 'shadows']
+           'NTKClassifier', 'NTKRegressor', 'Posterior', 'Regressor',
+           'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg', 'fit_gram',
+           'fit_on_device', 'gradient_flow', 'in_out', 'kernel_matvec',
+           'leave_one_out', 'log_marginal_likelihood', 'max_learning_rate',
+           'mse', 'nystrom', 'pivoted_cholesky', 'posterior',
+           'predict_in_tiles', 'random_halves', 'shadows']
+
+
+def __getattr__(name: str):
+  """The estimators, which import scikit-learn, at their first use."""
+  if name in ('NTKClassifier', 'NTKRegressor'):
+    from dsr.krr import estimators
+    return getattr(estimators, name)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
