@@ -1,5 +1,4 @@
 """The scikit-learn estimators against `krr.fit`, and its own checks."""
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,8 +44,6 @@ def test_classifier_on_iris():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('x64', [True, False])
 @pytest.mark.parametrize('name', ['NTKRegressor', 'NTKClassifier'])
-def test_scikit_learns_own_checks(name, x64):
-  with jax.enable_x64(x64):
-    estimator_checks.check_estimator(getattr(krr, name)('fcn1', ridge=1e-4))
+def test_scikit_learns_own_checks(name):
+  estimator_checks.check_estimator(getattr(krr, name)('fcn1', ridge=1e-4))

@@ -3,21 +3,27 @@ r"""Kernel regression by neural tangent kernels as scikit-learn estimators.
 Thin: they encode targets, call `krr.fit`, and decode. scikit-learn is imported
 with this file, which `dsr.krr` does on the first use of `krr.NTKRegressor` or
 `krr.NTKClassifier`. Kernels do not scale inputs: put a `StandardScaler` before,
-as in `make_pipeline(StandardScaler(), NTKClassifier())`.
+as in `make_pipeline(StandardScaler(), NTKClassifier())`. They compute in float64
+where jax_enable_x64 is on, else in float32, where a prediction changes by some
+1e-5 with the rows beside it. Pickled they hold arrays, and the kernel by name.
 Axes: N examples; D features; C outputs or classes.
 """
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn import base
 from sklearn.utils import multiclass, validation
 
-from dsr import checks, kernels
-from dsr.krr.predictor import predict_in_tiles
+from dsr import checks, kernels, linalg
+from dsr.krr.predictor import Regressor, predict_in_tiles
 from dsr.krr.regression import fit
 from dsr.types import Examples
 
 _TILE = 1024  # Rows predicted at once: bounds the memory to that of 1024 N.
+_SOLVED = linalg.Info(np.zeros(1), np.zeros((), int), np.True_)
+_named = functools.lru_cache(kernels.by_name)  # Compiled once.
 
 
 class _NTKEstimator(base.BaseEstimator):
@@ -30,24 +36,29 @@ class _NTKEstimator(base.BaseEstimator):
   def _fit(self, x, targets):
     """Fits centred targets (N, C)."""
     checks.non_negative('ridge', self.ridge)
-    kernel_fn = self.kernel
-    if isinstance(kernel_fn, str):
-      kernel_fn = kernels.by_name(kernel_fn)
     self.mean_ = targets.mean(0)
-    data = Examples(self._array(x), self._array(targets - self.mean_[None]))
-    self.predict_fn_ = fit(kernel_fn, data, ridge=self.ridge)
+    data = Examples(_array(x), _array(targets - self.mean_[None]))
+    found = fit(self._kernel_fn(), data, ridge=self.ridge)
+    linalg.report(found.info)
+    self.support_, self.dual_ = np.asarray(x), np.asarray(found.dual)
     return self
+
+  def _kernel_fn(self):
+    return _named(self.kernel) if isinstance(self.kernel, str) else self.kernel
 
   def _outputs(self, x):
     """(N, C) in float64, with the mean of the targets."""
     validation.check_is_fitted(self)
     x = validation.validate_data(self, x, reset=False, dtype=np.float64)
-    out = predict_in_tiles(self.predict_fn_, self._array(x), tile=_TILE)
+    predict_fn = Regressor(
+        self._kernel_fn(), _array(self.support_), _array(self.dual_), _SOLVED)
+    out = predict_in_tiles(predict_fn, _array(x), tile=_TILE)
     return out.astype(np.float64) + self.mean_[None]
 
-  def _array(self, x):
-    """In float64 where x64 is on, else in float32."""
-    return jnp.asarray(x, jax.dtypes.canonicalize_dtype(np.float64))
+
+def _array(x):
+  """In float64 where x64 is on, else in float32."""
+  return jnp.asarray(x, jax.dtypes.canonicalize_dtype(np.float64))
 
 
 class NTKRegressor(base.RegressorMixin, _NTKEstimator):
@@ -61,7 +72,8 @@ class NTKRegressor(base.RegressorMixin, _NTKEstimator):
     ridge: \lambda >= 0, relative to the mean of the kernel's diagonal.
 
   Attributes:
-    predict_fn_: the `krr.Regressor`, of targets without their mean.
+    support_: (N, D) X.
+    dual_: (N, C) \alpha, of targets without their mean.
     mean_: (C,) mean targets.
     n_features_in_: D.
 
@@ -109,7 +121,8 @@ class NTKClassifier(base.ClassifierMixin, _NTKEstimator):
 
   Attributes:
     classes_: (C,) the labels.
-    predict_fn_: the `krr.Regressor`, of one-hot labels without their mean.
+    support_: (N, D) X.
+    dual_: (N, C) \alpha, of one-hot labels without their mean.
     mean_: (C,) share of each class.
     n_features_in_: D.
   """
