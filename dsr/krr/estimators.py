@@ -3,9 +3,10 @@ r"""Kernel regression by neural tangent kernels as scikit-learn estimators.
 Thin: they encode targets, call `krr.fit`, and decode. scikit-learn is imported
 with this file, which `dsr.krr` does on the first use of `krr.NTKRegressor` or
 `krr.NTKClassifier`. Kernels do not scale inputs: put a `StandardScaler` before,
-as in `make_pipeline(StandardScaler(), NTKClassifier())`. They compute in float64
-where jax_enable_x64 is on, else in float32, where a prediction changes by some
-1e-5 with the rows beside it. Pickled they hold arrays, and the kernel by name.
+as in `make_pipeline(StandardScaler(), NTKClassifier())`. They compute in
+float64 where jax_enable_x64 is on, else in float32, where a prediction changes
+by some 1e-5 with the rows beside it. Pickled they hold arrays, and the kernel
+by its name.
 Axes: N examples; D features; C outputs or classes.
 """
 import functools

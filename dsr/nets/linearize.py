@@ -74,8 +74,9 @@ def taylor_expand(
     apply_fn: Callable, theta_0: PyTree, *, order: int = 1) -> Callable:
   r"""The Taylor polynomial of a function in its parameters, around \theta_0.
 
-  With d = \theta - \theta_0 it is the sum of D^k f(\theta_0)[d, ..., d] / k! over
-  k <= order, by nested forward-mode derivatives along d: 2^order passes or so.
+  With d = \theta - \theta_0 it is the sum over k <= order of the derivatives
+  D^k f(\theta_0)[d, ..., d] / k!, nested forward-mode ones along d: the cost of
+  some 2^order passes.
 
   Args:
     apply_fn: (theta, *inputs) -> a pytree of arrays. Of a Linen module with
