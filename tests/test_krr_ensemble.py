@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.stats
 
 from dsr import krr, nets
@@ -15,30 +16,69 @@ from dsr.types import Examples, KernelFn
 N, M, D, C = 12, 5, 3, 2
 
 
-@pytest.fixture(scope='module')
-def problem():
-  """(kernel_fn of neural-tangents, ntk, nngp, data, x (M, D)) in float64."""
-  nt = stax.load()
-  dense = lambda: nt.stax.Dense(1, W_std=1.5, b_std=0.3)
-  _, _, kernel_fn = nt.stax.serial(
-      dense(), nt.stax.Relu(), dense(), nt.stax.Erf(), dense())
+def _gaussian(scale):
+  """A cheap kernel in place of a network's."""
+
+  def cross(x1, x2):
+    d2 = ((x1[:, None] - x2[None]) ** 2).sum(-1)
+    return 2 * jnp.exp(-d2 / (2 * scale**2))
+
+  diag = lambda x: 2 * jnp.ones(x.shape[0], x.dtype)
+  return KernelFn(cross, lambda x: cross(x, x), diag, 'gaussian')
+
+
+def _data():
+  """(data, x (M, D)) in float64."""
   rng = np.random.default_rng(0)
-  x, x_test, y = (rng.normal(size=s) for s in ((N, D), (M, D), (N, C)))
-  ntk, nngp = (_memo(stax.kernel(kernel_fn, get=g)) for g in ('ntk', 'nngp'))
-  return kernel_fn, ntk, nngp, Examples(*map(jnp.asarray, (x, y))), (
-      jnp.asarray(x_test))
+  x, x_test, y = (jnp.asarray(rng.normal(size=s))
+                  for s in ((N, D), (M, D), (N, C)))
+  return Examples(x, y), x_test
 
 
-def _memo(kernel_fn):
-  """One compiled program a shape."""
-  return KernelFn(*map(jax.jit, kernel_fn[:3]), kernel_fn.name)
+@pytest.fixture
+def problem():
+  """(ntk, nngp, data, x): two kernels that need not be of one network."""
+  return _gaussian(1.5), _gaussian(0.8), *_data()
 
 
 @pytest.mark.parametrize(
     'ridge', [pytest.param(0.0, marks=pytest.mark.slow), 0.05])
-def test_ensemble_meets_neural_tangents(problem, ridge):
-  kernel_fn, ntk, nngp, data, x = problem
-  oracle = stax.load().predict.gradient_descent_mse_ensemble(
+def test_ensemble_is_a_linear_map_of_the_joint_gaussian(problem, ridge):
+  """[I, -S] of the outputs before training, with S by a matrix exponential."""
+  ntk, nngp, data, x = problem
+  times = np.asarray([0.0, 7.0, np.inf])
+
+  @jax.jit
+  def predict(x):
+    predict_fn = krr.ensemble(ntk, nngp, data, ridge=ridge)
+    return predict_fn(x, times), predict_fn(
+        x, 7.0), predict_fn(x, times, covariance='diagonal').covariance
+
+  got, one, variance = predict(x)
+  np.testing.assert_allclose(one.covariance, got.covariance[1], atol=1e-12)
+  k = np.asarray(ntk(data.x))
+  a = k + ridge * np.trace(k) / N * np.eye(N)
+  joint = np.asarray(nngp(jnp.concatenate([x, data.x])))
+  for i, t in enumerate(times):
+    left = np.zeros((N, N)) if t == np.inf else scipy.linalg.expm(-t * a / N)
+    s = np.asarray(ntk(x, data.x)) @ np.linalg.solve(a, np.eye(N) - left)
+    both = np.concatenate([np.eye(M), -s], 1)
+    want = both @ joint @ both.T
+    np.testing.assert_allclose(got.mean[i], s @ data.y, atol=1e-9)
+    np.testing.assert_allclose(got.covariance[i], want, atol=1e-9)
+    np.testing.assert_allclose(variance[i], np.diag(want), atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('ridge', [0.0, 0.05])
+def test_ensemble_meets_neural_tangents(ridge):
+  nt = stax.load()
+  dense = lambda: nt.stax.Dense(1, W_std=1.5, b_std=0.3)
+  _, _, kernel_fn = nt.stax.serial(
+      dense(), nt.stax.Relu(), dense(), nt.stax.Erf(), dense())
+  ntk, nngp = (stax.kernel(kernel_fn, get=g) for g in ('ntk', 'nngp'))
+  data, x = _data()
+  oracle = nt.predict.gradient_descent_mse_ensemble(
       kernel_fn, *data, diag_reg=ridge)
   times = np.asarray([0.0, 7.0, 300.0])
   # Its loss is a mean over outputs as well, so that its time runs C times.
@@ -60,40 +100,54 @@ def test_ensemble_meets_neural_tangents(problem, ridge):
 
 
 def test_posterior_is_that_of_the_joint_gaussian(problem):
-  _, _, nngp, data, x = problem
-  got = krr.posterior(nngp, data, noise=0.1)(x)
+  _, nngp, data, x = problem
+
+  @jax.jit
+  def predict(x):
+    predict_fn = krr.posterior(nngp, data, noise=0.1)
+    return predict_fn(x), predict_fn(x, covariance='diagonal').covariance
+
+  got, variance = predict(x)
   joint = np.asarray(nngp(jnp.concatenate([data.x, x])))
   a, cross = joint[:N, :N] + 0.1 * np.eye(N), joint[:N, N:]
   np.testing.assert_allclose(
       got.mean, cross.T @ np.linalg.solve(a, data.y), rtol=1e-9)
   want = joint[N:, N:] - cross.T @ np.linalg.solve(a, cross)
   np.testing.assert_allclose(got.covariance, want, atol=1e-10)
-  variance = krr.posterior(nngp, data, noise=0.1)(
-      x, covariance='diagonal').covariance
   np.testing.assert_allclose(variance, np.diag(want), rtol=1e-8)
-  # Without noise it is what training the readout alone ends at.
+
+
+@pytest.mark.slow
+def test_posterior_without_noise_is_where_training_of_the_readout_ends(problem):
+  _, nngp, data, x = problem
   end = krr.ensemble(nngp, nngp, data)(x)
   exact = krr.posterior(nngp, data, noise=0.0)(x)
   np.testing.assert_allclose(end.mean, exact.mean, rtol=1e-6)
   np.testing.assert_allclose(end.covariance, exact.covariance, atol=1e-8)
 
+
+def test_log_marginal_likelihood_is_that_of_a_gaussian(problem):
+  _, nngp, data, _ = problem
+  a = np.asarray(nngp(data.x)) + 0.1 * np.eye(N)
   want = sum(scipy.stats.multivariate_normal.logpdf(y, np.zeros(N), a)
              for y in np.asarray(data.y).T)
   log_p = lambda s, noise: krr.log_marginal_likelihood(
       nngp._replace(symmetric=lambda x: s * nngp.symmetric(x)), data,
       noise=noise)
   np.testing.assert_allclose(log_p(1.0, 0.1), want, rtol=1e-10)
+  value = jax.jit(lambda p: log_p(*p))
   point = jnp.asarray([1.2, 0.1])
-  grad = jax.grad(lambda p: log_p(*p))(point)
+  grad = jax.jit(jax.grad(value))(point)
   for i, e in enumerate(1e-5 * np.eye(2)):
-    slope = (log_p(*(point + e)) - log_p(*(point - e))) / 2e-5
+    slope = (value(point + e) - value(point - e)) / 2e-5
     np.testing.assert_allclose(grad[i], slope, rtol=1e-6)
 
 
-@pytest.mark.parametrize('momentum', [0.0, 0.9])
+@pytest.mark.parametrize(
+    'momentum', [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_descent_is_descent(problem, momentum):
   """Step by step in the function space, up to the edge of stability."""
-  _, ntk, nngp, data, x = problem
+  ntk, nngp, data, x = problem
   k, k_test = np.asarray(ntk(data.x)), np.asarray(ntk(x, data.x))
   limit = float(krr.max_learning_rate(ntk, data.x, momentum=momentum))
   alpha, before = np.zeros((N, C)), np.zeros((N, C))
@@ -166,7 +220,7 @@ def test_ensemble_meets_trained_linearised_networks(key):
 
 @pytest.mark.errors
 def test_errors_name_the_argument(problem):
-  _, ntk, nngp, data, x = problem
+  ntk, nngp, data, x = problem
   predict_fn = krr.ensemble(ntk, nngp, data)
   cases = [
       (lambda: predict_fn(x, covariance='half'), '`covariance` must be one of'),

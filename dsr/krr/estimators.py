@@ -153,4 +153,5 @@ class NTKClassifier(base.ClassifierMixin, _NTKEstimator):
 
   def predict(self, X):
     """(N,) the labels of the largest outputs."""
-    return self.classes_[self._outputs(X).argmax(1)]
+    largest = self._outputs(X).argmax(1)  # Before `classes_`: is it fitted?
+    return self.classes_[largest]

@@ -77,7 +77,8 @@ def decompose(k: Float[Array, 'N N'], ridge: float) -> Spectrum:
 
 
 def learned(
-    spectrum: Spectrum, when: float | Descent | Float[Array, '*T'] | None
+    spectrum: Spectrum,
+    when: float | Descent | Float[np.ndarray | Array, '*T'] | None
 ) -> Float[Array, '*T N']:
   """phi = (1 - c) / a by eigenvalue, at a time, times, or after a `Descent`.
 

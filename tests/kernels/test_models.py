@@ -40,7 +40,7 @@ def trainable(path):
 def _jacobian(x):
   """(N, 2, 3, P) with respect to what is trained."""
   trained = {k: jnp.asarray(PARAMS[k]) for k in ('embed', 'head')}
-  found = jax.jacrev(lambda p: images({**PARAMS, **p}, x))(trained)
+  found = jax.jit(jax.jacrev(lambda p: images({**PARAMS, **p}, x)))(trained)
   return np.concatenate([np.asarray(a).reshape(-1, 2, 3, a.shape[-1] * a.shape[
       -2]) for a in jax.tree.leaves(found)], -1)
 
@@ -54,12 +54,11 @@ def dense():
 
 
 @pytest.mark.parametrize(('trace', 'diagonal', 'rule'), [
-    ((), (), 'nmhiwj->nmhiwj'),
+    pytest.param((), (), 'nmhiwj->nmhiwj', marks=pytest.mark.slow),
     ((-1,), (1,), 'nmhhww->nmh'),
-    ((1, 2), (), 'nmhhww->nm'),
+    pytest.param((1, 2), (), 'nmhhww->nm', marks=pytest.mark.slow),
 ])
-@pytest.mark.parametrize('method', [
-    pytest.param('jacobian', marks=pytest.mark.slow), 'structured', 'ntvp'])
+@pytest.mark.parametrize('method', ['jacobian', 'structured', 'ntvp'])
 def test_axes_of_outputs(dense, method, trace, diagonal, rule):
   x1, x2, theta = dense
   kernel = empirical.full(
@@ -74,6 +73,7 @@ def test_axes_of_outputs(dense, method, trace, diagonal, rule):
         x1, jax.tree.map(lambda a: a[:M], x1)), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_views_of_one_kernel(dense):
   x1, x2, theta = dense
   flat = theta.transpose(0, 1, 2, 4, 3, 5).reshape(N, M, 6, 6)
@@ -85,7 +85,8 @@ def test_views_of_one_kernel(dense):
       empirical.pseudo_ntk(images, PARAMS, **keep)(x1, x2),
       flat.sum((2, 3)) / 6, atol=1e-10)
   v = np.random.default_rng(4).normal(size=(M, 2, 3))
-  product = products.matvec(images, PARAMS, x2, batch_size=2, **keep)(v)
+  product = products.matvec(images, PARAMS, x2, batch_size=2, **keep)(
+      jnp.asarray(v))
   j2 = _jacobian(x2).reshape(M * 6, -1)
   np.testing.assert_allclose(
       product.ravel(), j2 @ (j2.T @ v.ravel()), atol=1e-9)
@@ -126,19 +127,18 @@ def test_collections_of_linen_stay_as_they_are(key):
   """Statistics were once differentiated as well, in silence."""
   x = jax.random.normal(key, (N, 3))
   module = Norms()
-  variables = module.init(key, x, train=False)
+  variables = jax.jit(lambda: module.init(key, x, train=False))()
   variables['batch_stats'] = jax.tree.map(
       lambda a: a + 0.3, variables['batch_stats'])
 
   def outputs(params):
     return module.apply({**variables, 'params': params}, x, train=False)
 
-  jacobian = jax.jacrev(outputs)(variables['params'])
+  jacobian = jax.jit(jax.jacrev(outputs))(variables['params'])
   want = sum(np.einsum('ncp,mcp->nm', a, a) / 2 for a in (
       np.asarray(leaf).reshape(N, 2, -1) for leaf in jax.tree.leaves(jacobian)))
-  for model in (module, module.apply):
-    got = empirical.ntk(model, variables)(x)
-    np.testing.assert_allclose(got, want, rtol=1e-10)
+  got = empirical.ntk(module.apply, variables)(x)  # Or `module` itself.
+  np.testing.assert_allclose(got, want, rtol=1e-10)
   with pytest.raises(ValueError, match='must run in evaluation mode'):
     empirical.ntk(module, variables, train=True)(x)
   with pytest.raises(ValueError, match="the collection 'params'"):
@@ -158,6 +158,7 @@ class Nnx(nnx.Module):
     return self.last(self.dropout(nnx.tanh(self.norm(self.first(x)))))
 
 
+@pytest.mark.slow
 def test_nnx_is_linen(key):
   x = jax.random.normal(key, (N, 3))
   module, linen = Nnx(nnx.Rngs(0)), Norms()
@@ -176,6 +177,7 @@ def test_nnx_is_linen(key):
     empirical.ntk(module, variables)
 
 
+@pytest.mark.slow
 def test_equinox(key):
   equinox = pytest.importorskip('equinox')
   x = jax.random.normal(key, (N, 3))
@@ -211,6 +213,7 @@ def test_bad_input_is_named():
       call()
 
 
+@pytest.mark.slow
 def test_monte_carlo_mean_and_standard_error(key):
   x = jax.random.normal(key, (N, 3))
   draw = lambda key: jax.random.normal(key, (3, 5))
