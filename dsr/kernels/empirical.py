@@ -18,8 +18,9 @@ arrays (N, ...); outputs (N, ...) of any rank, and pytrees, whose arrays are
 laid end to end. A network is evaluated on one example at a time, so rows must
 not depend on each other: batch norm uses its running statistics.
 
-Memory: that of two tiles of examples, each within 64 MiB if one example is,
-besides the result; `plan` tells it beforehand. The methods are in `jacobians`.
+Memory: two tiles of Jacobians and the activations of a part of a tile, each
+within 64 MiB if one example is, besides the result; `plan` counts it
+beforehand. The methods are in `jacobians`.
 Refs: arXiv:1806.07572 (NTK), 2206.08720 (methods), 2206.12543 (pseudo-NTK).
 """
 from collections.abc import Callable

@@ -22,11 +22,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from dsr.kernels import graphs
+from dsr.kernels import graphs, tiles
 from dsr.kernels.models import Network
 
 METHODS = ('auto', 'jacobian', 'structured', 'ntvp')
-TILE_BYTES = 2**26  # What a method may hold of one tile of examples.
+TILE_BYTES = 2**26  # Of what is stored of a tile, and of its activations.
 MAX_TILE = 256
 
 
@@ -134,20 +134,28 @@ def plan(net: Network, leaves, rest, x, outputs: Outputs, *, method: str,
             'structured': 2 * (rows + (plain + columns) * blocks),
             'ntvp': 2 * num * flops}
     method = min(cost, key=cost.get)
-  stored = {'jacobian': total, 'structured': plain + columns, 'ntvp': 0}
-  size = (num * (stored[method] + activations) + rows) * out.dtype.itemsize
+  item = out.dtype.itemsize
+  passing = max(num * activations * item, 1)  # Bytes while it is computed.
+  stored = {'jacobian': num * total,
+            'structured': num * (plain + columns) + rows,
+            'ntvp': num * activations}[method] * item
+  at_once = min(max(TILE_BYTES // passing, 1), MAX_TILE)
   if batch_size is None:
-    batch_size = min(max(TILE_BYTES // size, 1), MAX_TILE)
+    batch_size = min(max(TILE_BYTES // max(stored, 1), 1), MAX_TILE)
   if method == 'ntvp':
-    parts = _ntvp(forward, leaves, rest, num, outputs)
+    parts, at_once = _ntvp(forward, leaves, rest, num, outputs), 0
   else:
     parts = _jacobian(forward, graph, leaves, rest,
-                      dense if method == 'structured' else (), outputs)
-  return Method(method, *parts, batch_size, batch_size * size, outputs)
+                      dense if method == 'structured' else (), outputs, at_once)
+  tile_bytes = batch_size * stored + min(at_once, batch_size) * passing
+  return Method(method, *parts, batch_size, tile_bytes, outputs)
 
 
-def _jacobian(forward, graph, leaves, rest, dense, outputs):
-  """Contraction of Jacobians; those of `dense` leaves stay outer products."""
+def _jacobian(forward, graph, leaves, rest, dense, outputs, at_once):
+  """Contraction of Jacobians; those of `dense` leaves stay outer products.
+
+  Of a tile, `at_once` examples go through the network together.
+  """
   varied = {i: a for i, a in enumerate(leaves) if i not in dense}
   taps = {i: jnp.zeros(leaves[i].shape[1:], leaves[i].dtype) for i in dense}
 
@@ -172,7 +180,16 @@ def _jacobian(forward, graph, leaves, rest, dense, outputs):
       terms.append(scale * product)
     return sum(terms)
 
-  return jax.vmap(one), contract
+  def features(x):
+    n = tiles.num_rows(x)
+    parts = -(-n // at_once)
+    if parts == 1:
+      return jax.vmap(one)(x)
+    rows = tiles.split(x, -(-n // parts))
+    found = lax.map(jax.checkpoint(jax.vmap(one)), rows)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
+
+  return features, contract
 
 
 def _dot(a, b, outputs):
