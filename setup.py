@@ -64,7 +64,8 @@ setuptools.setup(
         # What attacks and a network are held against; their tests are skipped
         # without.
         'peers': ['adversarial-robustness-toolbox>=1.20',
-                  'efficientnet-lite-pytorch>=0.1.0', 'foolbox>=3.3',
+                  'efficientnet-lite-pytorch>=0.1.0', 'equinox>=0.13',
+                  'foolbox>=3.3',
                   'torch>=2.9', 'torchattacks>=3.5'],
     },
 )

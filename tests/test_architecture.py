@@ -24,6 +24,8 @@ SIDE_ROOMS = {'probes': set(), 'runs': {'data', 'loop'},
 MODULES = sorted((ROOT / 'dsr').rglob('*.py'))
 each_module = pytest.mark.parametrize(
     'path', MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+# Imported on the first use of what it holds: classes of scikit-learn.
+LATE = {ROOT / 'dsr/krr/estimators.py'}
 HEAVY = {'tensorflow', 'tensorflow_datasets', 'neural_tangents', 'matplotlib',
          'skimage', 'sklearn', 'jinja2', 'markupsafe', 'fairlearn',
          'dp_accounting', 'pandas'}
@@ -113,7 +115,7 @@ def test_attacks_cannot_reach_the_truth(path):
 @each_module
 def test_heavy_packages_are_imported_inside_functions(path):
   top = {n.split('.')[0] for n in _imports(path, top_level_only=True)}
-  assert not top & HEAVY
+  assert path in LATE or not top & HEAVY
 
 
 @each_module

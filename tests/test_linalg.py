@@ -134,21 +134,55 @@ def test_failure_is_a_flag_then_an_error(method):
   k, y = _problem()
   for bad in (-k, k.at[3, 3].set(jnp.nan)):
     factor = linalg.factorise(bad, ridge=1e-6, method=method)
-    x = linalg.solve(factor, y)
-    info = jax.jit(linalg.residual_info)(factor, x, y)
+    x, info = jax.jit(_solve_and_info)(factor, y)
+    assert np.isnan(x).all()
     assert not info.converged
     with pytest.raises(FloatingPointError, match=r'Raise `ridge` \(got 1e-06'):
       linalg.raise_if_failed(info, ridge=1e-6)
+    for use in (linalg.log_det, linalg.diag_inverse,
+                lambda factor: linalg.solve(factor, y)):
+      with pytest.raises(FloatingPointError, match='Raise `ridge`'):
+        use(factor)
+
+
+def _solve_and_info(factor, y):
+  x = linalg.solve(factor, y)
+  return x, linalg.residual_info(factor, x, y)
+
+
+@both_methods
+def test_rounding_of_float32_is_left_out(method):
+  """Of an indefinite float32 kernel the hidden directions do not count."""
+  rng = np.random.default_rng(0)
+  basis, _ = np.linalg.qr(rng.normal(size=(N, N)))
+  values = np.r_[-1e-4, 5e-5, -2e-5, np.linspace(1, 3, N - 3)]
+  k, y = (basis * values) @ basis.T, rng.normal(size=(N, C))
+  want = basis[:, 3:] @ (basis[:, 3:].T @ y / values[3:, None])
+
+  def solve(k, y):
+    factor = linalg.factorise(k, ridge=0.0, method=method)
+    x = linalg.solve(factor, y)
+    return x, linalg.residual_info(factor, x, y), linalg.log_det(factor)
+
+  x, info, log_det = jax.jit(jax.vmap(solve, (0, None)))(
+      jnp.asarray(np.stack([k, np.eye(N)]), jnp.float32), jnp.asarray(y))
+  np.testing.assert_allclose(x[0], want, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(x[1], y, rtol=1e-6)
+  np.testing.assert_array_equal(info.dropped, [3, 0])
+  assert info.converged.all()
+  np.testing.assert_allclose(
+      log_det, [np.log(values[3:]).sum() + 3 * np.log(1e-4), 0], atol=1e-2)
+  with pytest.warns(RuntimeWarning, match='3 directions that rounding hides'):
+    linalg.report(jax.tree.map(lambda a: a[0], info))
 
 
 def test_advice_names_x64_where_it_is_off():
-  k = jnp.ones((N, N), jnp.float32)  # Rank one.
+  k = -jnp.ones((N, N), jnp.float32)  # No rounding of a kernel.
   with jax.enable_x64(False):
     factor = linalg.factorise(k, ridge=0.0)
     y = jnp.eye(N, C, dtype=jnp.float32)
-    info = linalg.residual_info(factor, linalg.solve(factor, y), y)
     with pytest.raises(FloatingPointError, match='or enable x64'):
-      linalg.raise_if_failed(info)
+      linalg.solve(factor, y)
 
 
 def _hard(n=200):

@@ -1,290 +1,287 @@
-r"""Neural tangent kernel of a finite network, at given parameters.
+r"""Neural tangent kernels of a finite network, at given parameters.
 
-  \Theta(x, x')_{cd} = < df_c(x)/d\theta, df_d(x')/d\theta >,  (N, M, C, C);
-  ntk: its mean diagonal (1/C) \sum_c \Theta(x, x')_{cc},      (N, M).
+  \Theta(x, x')_{cd} = < df_c(x)/d\theta, df_d(x')/d\theta >
+  ntk          its mean diagonal, (1/C) \sum_c \Theta(x, x')_{cc}     (N, M)
+  full         all of it, or its trace or diagonal by axes    (N, M, C, C)
+  pair         \Theta_{cd} of one pair of outputs                     (N, M)
+  pseudo_ntk   (1/C) \sum_{cd} \Theta_{cd}, that of the summed outputs (N, M)
+  nngp         (1/C) \sum_c f_c(x) f_c(x')                             (N, M)
+  matvec       V -> \Theta V, without \Theta                    in `products`
 
 The mean (not the sum) over outputs is that of neural-tangents' `trace_axes`,
 and the one that tends to the analytic kernel as the network gets wide.
 
-Three methods, equal up to rounding. With P parameters, C outputs and F
-operations in a forward pass, a pair of examples costs about
-  jacobian    2 P C^k           contracts the two Jacobians, leaf by leaf;
-  structured  2 (I + O C^k)     for a weight (I, O) that meets one vector, once:
-                                its Jacobian is input a times cotangent d, so
-                                \Theta = (a a') (d d'), without expanding it;
-                                other leaves as `jacobian`;
-  ntvp        2 C F             a vjp for each output on the right, then a jvp;
-k is 1 for the mean and 2 for the full kernel. 'auto' takes the least, known
-from shapes alone. Shared weights (convolutions) make F much larger than P,
-which favours `jacobian`; a full kernel of many outputs favours `ntvp`.
-Refs: arXiv:1806.07572 (NTK), 2206.08720 (the methods).
+The first argument is a Flax Linen module with its variables, a Flax NNX or an
+equinox module, or a function with its parameters: see `models.network`, which
+`trainable` and further keywords go to. Inputs may be integers, and pytrees of
+arrays (N, ...); outputs (N, ...) of any rank, and pytrees, whose arrays are
+laid end to end. A network is evaluated on one example at a time, so rows must
+not depend on each other: batch norm uses its running statistics.
+
+Memory: two tiles of Jacobians and the activations of a part of a tile, each
+within 64 MiB if one example is, besides the result; `plan` counts it
+beforehand. The methods are in `jacobians`.
+Refs: arXiv:1806.07572 (NTK), 2206.08720 (methods), 2206.12543 (pseudo-NTK).
 """
 from collections.abc import Callable
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
-import numpy as np
 
 from dsr import checks, numerics
-from dsr.kernels import graphs
+from dsr.kernels import graphs, jacobians, models, tiles
+from dsr.kernels.jacobians import METHODS, Method, Outputs
+from dsr.kernels.models import Network
 from dsr.types import KernelFn
 
-METHODS = ('auto', 'jacobian', 'structured', 'ntvp')
-_TILE_BYTES = 2**28  # What a method may hold of one tile of examples.
-_MAX_TILE = 256
+
+class Plan(NamedTuple):
+  """How a kernel will be computed.
+
+  Attributes:
+    method: one of `METHODS`.
+    batch_size: examples in a tile.
+    num_bytes: of two tiles and the result, by count of what is stored.
+  """
+
+  method: str
+  batch_size: int
+  num_bytes: int
 
 
 def ntk(
-    apply_fn: Callable, params: PyTree, *, method: str = 'auto',
+    model: Any, params: PyTree = None, *, method: str = 'auto',
     batch_size: int | None = None, name: str = 'empirical_ntk',
-) -> KernelFn:
+    trainable: Callable | None = None, **options: Any) -> KernelFn:
   r"""Empirical NTK, averaged over outputs: (1/C) \sum_c \Theta_{cc}.
 
-  For a Flax module: `ntk(module.apply, variables)`. The kernel is safe under
-  `jit`, `vmap` and `grad` with respect to inputs. The memory of a call and of
-  its gradient is that of two tiles of examples, besides the result.
+    ntk(module, variables)               # Linen; or ntk(module.apply, ...)
+    ntk(nnx_module), ntk(equinox_module)
+    ntk(lambda p, x: ..., params, trainable=lambda path: 'head' in path)
+
+  The kernel is safe under `jit`, `vmap` and `grad` with respect to inputs.
 
   Args:
-    apply_fn: (params, x (N, ...)) -> outputs (N, C). It is evaluated on one
-      example at a time, so rows must not depend on each other: batch norm has
-      to use its running statistics.
-    params: pytree of floating arrays, all of them differentiated; close over
-      what is not to be.
+    model: a module, or a function; see above.
+    params: of Linen modules and functions.
     method: one of `METHODS`.
     batch_size: examples in a tile; by default as many, up to 256, as keep
-      what is stored of one tile within 256 MiB.
+      what is stored of one tile within 64 MiB.
     name: how records and messages call the kernel.
+    trainable: path -> bool, which parameters count; None is all of them.
+    **options: of the module's call, such as `train=False`.
 
   Raises:
-    ValueError: unknown `method`, `batch_size` below 1, a parameter that is not
-      floating; when called, bad inputs, or outputs that are not (N, C).
+    ValueError: unknown `method`, `batch_size` below 1, no parameters; when
+      called, bad inputs, outputs that are not (N, ...), or batch norm in
+      training mode.
   """
-  _check(params, method, batch_size)
-  plan = lambda params, x: _plan(
-      apply_fn, params, x, method=method, batch_size=batch_size, mean=True)
+  net = models.network(model, params, trainable=trainable, **options)
+  _check(method, batch_size)
+  return _kernel(net, _planner(net, method, batch_size), name)
 
-  # Jitted here, as each call would otherwise compile its loops anew; `params`
-  # is an argument, as constants would be folded and compiled in.
-  cross = _jit(lambda params, x1, x2: _cross(plan(params, x1), x1, x2))
-  symmetric = _jit(lambda params, x: _symmetric(plan(params, x), x))
-  diag = _jit(lambda params, x: _diag(plan(params, x), x))
 
-  def cross_fn(
-      x1: Float[Array, 'N ...'], x2: Float[Array, 'M ...']
-  ) -> Float[Array, 'N M']:
-    checks.inputs('x1', x1)
-    checks.inputs('x2', x2, like=x1)
-    return cross(params, x1, x2)
+def pseudo_ntk(
+    model: Any, params: PyTree = None, *, method: str = 'auto',
+    batch_size: int | None = None, name: str = 'pseudo_ntk',
+    trainable: Callable | None = None, **options: Any) -> KernelFn:
+  r"""The NTK of the summed outputs, \sum_c f_c / sqrt(C): C times cheaper.
 
-  def symmetric_fn(x: Float[Array, 'N ...']) -> Float[Array, 'N N']:
-    checks.inputs('x', x)
-    return symmetric(params, x)
+  It has the limit of `ntk` where the last layer is random, and its error at
+  finite width is larger. Arguments and errors are those of `ntk`.
+  Ref: arXiv:2206.12543.
+  """
+  net = models.network(model, params, trainable=trainable, **options)
+  _check(method, batch_size)
 
-  def diag_fn(x: Float[Array, 'N ...']) -> Float[Array, 'N']:
-    checks.inputs('x', x)
-    return diag(params, x)
+  def total(out):
+    rows = [a.reshape(a.shape[0], -1) for a in jax.tree.leaves(out)]
+    count = sum(a.shape[1] for a in rows)
+    return sum(a.sum(1, keepdims=True) for a in rows) / math.sqrt(count)
 
-  return KernelFn(cross_fn, symmetric_fn, diag_fn, name)
+  net = _then(net, total)
+  return _kernel(net, _planner(net, method, batch_size), name)
+
+
+def nngp(
+    model: Any, params: PyTree = None, *, batch_size: int | None = None,
+    name: str = 'empirical_nngp', **options: Any) -> KernelFn:
+  r"""Empirical NNGP: (1/C) \sum_c f_c(x) f_c(x'), of rank C at most.
+
+  Its mean over draws of the parameters is the covariance of the outputs.
+  Arguments and errors are those of `ntk`.
+  """
+  net = models.network(model, params, **options)
+  _check('auto', batch_size)
+  forward = jacobians.flat_forward(net)
+
+  def planned(leaves, rest, x):
+    shape = jacobians.output_shape(net, leaves, rest, x)
+    outputs = Outputs(shape, tuple(range(len(shape))))
+    graph = jax.make_jaxpr(forward)(
+        leaves, rest, jax.tree.map(lambda a: a[0], x))
+    _, floats = graphs.cost(graph.jaxpr)
+    size = max(floats, 1) * graph.out_avals[0].dtype.itemsize
+    tile = batch_size or min(
+        max(jacobians.TILE_BYTES // size, 1), jacobians.MAX_TILE)
+    features = jax.vmap(lambda x: forward(leaves, rest, x)[0])
+    contract = lambda a, b: numerics.matmul(a, b.T) / a.shape[1]
+    return Method('nngp', features, contract, tile, tile * size, outputs)
+
+  return _kernel(net, planned, name)
 
 
 def full(
-    apply_fn: Callable, params: PyTree, *, method: str = 'auto',
-    batch_size: int | None = None,
-) -> Callable:
+    model: Any, params: PyTree = None, *, method: str = 'auto',
+    batch_size: int | None = None, trace_axes: tuple[int, ...] = (),
+    diagonal_axes: tuple[int, ...] = (), trainable: Callable | None = None,
+    **options: Any) -> Callable:
   r"""Empirical NTK between all outputs: \Theta(x, x')_{cd}.
 
-  Arguments and errors are those of `ntk`.
+  For outputs (N, C) it is (N, M, C, C), the axis 2 that of x1's outputs; for
+  (N, H, W) it is (N, M, H, H, W, W), and for (N,) it is (N, M). With
+  `diagonal_axes=(-1,)` the last axis occurs once, (N, M, C), and with
+  `trace_axes=(-1,)` it is averaged over.
+
+  Args:
+    model: a module, or a function; see above.
+    params: of Linen modules and functions.
+    method: one of `METHODS`.
+    batch_size: as in `ntk`.
+    trace_axes: axes of the outputs (N, ...) over which \Theta is averaged.
+    diagonal_axes: axes of which it has the diagonal.
+    trainable: as in `ntk`.
+    **options: as in `ntk`.
 
   Returns:
-    (x1 (N, ...), x2 (M, ...) = x1) -> (N, M, C, C), axis 2 of x1's outputs.
+    (x1 (N, ...), x2 (M, ...) = x1) -> (N, M, ...).
+
+  Raises:
+    ValueError: as `ntk`; when called, axes that the outputs do not have.
   """
-  _check(params, method, batch_size)
-  plan = lambda params, x: _plan(
-      apply_fn, params, x, method=method, batch_size=batch_size, mean=False)
-  cross = _jit(lambda params, x1, x2: _cross(plan(params, x1), x1, x2))
-  symmetric = _jit(lambda params, x: _symmetric(plan(params, x), x))
-
-  def kernel(
-      x1: Float[Array, 'N ...'], x2: Float[Array, 'M ...'] | None = None
-  ) -> Float[Array, 'N M C C']:
-    checks.inputs('x1', x1)
-    if x2 is None:
-      return symmetric(params, x1)
-    checks.inputs('x2', x2, like=x1)
-    return cross(params, x1, x2)
-
-  return kernel
+  net = models.network(model, params, trainable=trainable, **options)
+  _check(method, batch_size)
+  kernel = _kernel(net, _planner(
+      net, method, batch_size, tuple(trace_axes), tuple(diagonal_axes)), 'full')
+  return lambda x1, x2=None: kernel(x1, x2)
 
 
-def _jit(fn):
-  """Compiled, and at full precision whatever the network's layers say."""
-  return jax.jit(numerics.exact(fn))
+def pair(
+    model: Any, params: PyTree = None, *, left: int, right: int,
+    method: str = 'auto', batch_size: int | None = None,
+    trainable: Callable | None = None, **options: Any) -> Callable:
+  r"""\Theta_{cd} of two outputs, c = `left` of x1 and d = `right` of x2.
+
+  Outputs are counted row by row as in `reshape(N, -1)`. Other arguments and
+  errors are those of `ntk`.
+
+  Returns:
+    (x1 (N, ...), x2 (M, ...) = x1) -> (N, M).
+  """
+  checks.at_least('left', left, 0)
+  checks.at_least('right', right, 0)
+  net = models.network(model, params, trainable=trainable, **options)
+  _check(method, batch_size)
+
+  def pick(out):
+    flat = [a.reshape(a.shape[0], -1) for a in jax.tree.leaves(out)]
+    flat = jnp.concatenate(flat, 1)
+    if max(left, right) >= flat.shape[1]:
+      raise ValueError(f'`left` and `right` must be below {flat.shape[1]}, the '
+                       f'number of outputs; got {left} and {right}.')
+    return jnp.stack([flat[:, left], flat[:, right]], 1)
+
+  net = _then(net, pick)
+  kernel = _kernel(net, _planner(net, method, batch_size, (), ()), 'pair')
+  return lambda x1, x2=None: kernel(x1, x2)[..., 0, 1]
 
 
-class _Method(NamedTuple):
-  """How the kernel of two tiles of examples is had."""
+def plan(
+    model: Any, params: PyTree, x1: PyTree, x2: PyTree = None, *,
+    method: str = 'auto', batch_size: int | None = None,
+    trace_axes: tuple[int, ...] | None = None,
+    diagonal_axes: tuple[int, ...] = (), trainable: Callable | None = None,
+    **options: Any) -> Plan:
+  """What `full`, or without `trace_axes` `ntk`, will do: from shapes alone.
 
-  features: Callable  # x (n, ...) -> what is stored of a tile.
-  contract: Callable  # Features of n, of m examples -> (n, m) or (n, m, C, C)
-  tile: int  # Examples that may be handled at once.
+  Arguments and errors are those of `full`; `x1` and `x2` may be
+  `jax.ShapeDtypeStruct`.
+  """
+  net = models.network(model, params, trainable=trainable, **options)
+  _check(method, batch_size)
+  planned = _planner(net, method, batch_size, trace_axes, diagonal_axes)
+  found = []
+
+  def trace(leaves, rest, x1, x2):
+    found.append(planned(leaves, rest, x1))
+    return tiles.cross(found[0], x1, x2)
+
+  kernel = jax.eval_shape(
+      trace, net.leaves, net.rest, x1, x1 if x2 is None else x2)
+  num_bytes = 2 * found[0].tile_bytes + kernel.size * kernel.dtype.itemsize
+  return Plan(found[0].name, found[0].tile, num_bytes)
 
 
-def _check(params, method, batch_size):
+def _check(method, batch_size):
   checks.one_of('method', method, METHODS)
   if batch_size is not None:
     checks.at_least('batch_size', batch_size, 1)
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-      raise ValueError(
-          f'`params{jax.tree_util.keystr(path)}` must be floating point, '
-          f'got {jnp.result_type(leaf)}.')
 
 
-def _plan(apply_fn, params, x, *, method, batch_size, mean) -> _Method:
-  """Chooses the method, and the tile that its memory allows."""
-  leaves, tree = jax.tree.flatten(params)
-  forward = lambda leaves, x: apply_fn(tree.unflatten(leaves), x[None])
-  graph, out = jax.make_jaxpr(forward, return_shape=True)(leaves, x[0])
-  shape = getattr(out, 'shape', None)
-  if shape is None or len(shape) != 2 or shape[0] != 1:
-    raise ValueError(
-        f'`apply_fn` must map x (1, ...) to outputs (1, C), got {out}.')
-  num_outputs = shape[1]
-  flops, activations = graphs.cost(graph.jaxpr)
-  dense = graphs.dense_leaves(graph, leaves, x[0])
-
-  total = sum(leaf.size for leaf in leaves)
-  plain = total - sum(leaves[i].size for i in dense)
-  rows, columns = (sum(leaves[i].shape[a] for i in dense) for a in (0, 1))
-  blocks = num_outputs if mean else num_outputs**2
-  if method == 'auto':
-    cost = {'jacobian': 2 * total * blocks,
-            'structured': 2 * (rows + (plain + columns) * blocks),
-            'ntvp': 2 * num_outputs * flops}
-    method = min(cost, key=cost.get)
-  stored = {'jacobian': total, 'structured': plain + columns, 'ntvp': 0}
-  if batch_size is None:
-    floats = num_outputs * (stored[method] + activations) + rows
-    batch_size = _TILE_BYTES // (floats * out.dtype.itemsize)
-    batch_size = min(max(batch_size, 1), _MAX_TILE)
-  if method == 'ntvp':
-    return _ntvp(forward, leaves, num_outputs, batch_size, mean)
-  dense = dense if method == 'structured' else ()
-  return _jacobian(forward, graph, leaves, dense, batch_size, mean)
+def _then(net: Network, fn: Callable) -> Network:
+  return net._replace(forward=lambda *args: fn(net.forward(*args)))
 
 
-def _jacobian(forward, graph, leaves, dense, tile, mean) -> _Method:
-  """Contraction of Jacobians; those of `dense` leaves stay outer products."""
-  varied = {i: a for i, a in enumerate(leaves) if i not in dense}
-  taps = {i: jnp.zeros(leaves[i].shape[1:], leaves[i].dtype) for i in dense}
+def _planner(net, method, batch_size, trace=None, diagonal=()):
+  """(leaves, rest, x) -> `Method`; `trace` None averages over all outputs."""
 
-  def one(x):
-    def outputs(varied, taps):
-      merged = [varied.get(i, a) for i, a in enumerate(leaves)]
-      if not dense:
-        return forward(merged, x)[0], {}
-      out, rows, _ = graphs.evaluate(graph, merged, x, taps)
-      return out[0], {i: rows[i] for i in dense}
-    jacobians, rows = jax.jacrev(outputs, (0, 1), has_aux=True)(varied, taps)
-    return *jacobians, rows
+  def planned(leaves, rest, x):
+    shape = jacobians.output_shape(net, leaves, rest, x)
+    axes = range(len(shape)) if trace is None else _axes(
+        'trace_axes', trace, shape)
+    outputs = Outputs(shape, tuple(axes),
+                      _axes('diagonal_axes', diagonal, shape))
+    return jacobians.plan(net, leaves, rest, x, outputs, method=method,
+                          batch_size=batch_size)
 
-  def contract(left, right):
-    (plain1, deltas1, rows1), (plain2, deltas2, rows2) = left, right
-    terms = [_dot(plain1[i], plain2[i], mean) for i in plain1]
-    for i in dense:
-      scale = jnp.matmul(rows1[i], rows2[i].T, precision='highest')
-      scale = scale if mean else scale[..., None, None]
-      terms.append(scale * _dot(deltas1[i], deltas2[i], mean))
-    return sum(terms)
-
-  return _Method(jax.vmap(one), contract, tile)
+  return planned
 
 
-def _dot(a, b, mean):
-  """<a, b> over parameters, of (n, C, ...) and (m, C, ...)."""
-  a, b = (j.reshape(*j.shape[:2], -1) for j in (a, b))
-  if mean:
-    return jnp.einsum('ncp,mcp->nm', a, b, precision='highest') / a.shape[1]
-  return jnp.einsum('ncp,mdp->nmcd', a, b, precision='highest')
+def _axes(name, axes, shape):
+  """Axes of outputs (N, ...) as those of one example."""
+  rank = len(shape) + 1
+  found = tuple(axis % rank - 1 if -rank < axis < rank else -1 for axis in axes)
+  if min(found, default=0) < 0 or len(set(found)) < len(found):
+    raise ValueError(f'`{name}` must be axes of the outputs {("N", *shape)} '
+                     f'but the first, each once; got {axes}.')
+  return found
 
 
-def _ntvp(forward, leaves, num_outputs, tile, mean) -> _Method:
-  """Columns of the kernel as J_1 (J_2' e_d), for each example and output d."""
+def _kernel(net: Network, planned: Callable, name: str) -> KernelFn:
+  """The kernel whose method is `planned(leaves, rest, x)`."""
+  # Jitted here, as each call would otherwise compile its loops anew; `leaves`
+  # are an argument, as constants would be folded and compiled in. Exact,
+  # whatever the network's layers say.
+  jit = lambda fn: jax.jit(numerics.exact(fn))
+  cross = jit(lambda p, x1, x2: tiles.cross(planned(*p, x1), x1, x2))
+  symmetric = jit(lambda p, x: tiles.symmetric(planned(*p, x), x))
+  diag = jit(lambda p, x: tiles.diag(planned(*p, x), x))
+  p = net.leaves, net.rest
 
-  def contract(x1, x2):
-    outputs = lambda p: jax.vmap(forward, (None, 0))(p, x1)[:, 0]
-    out, jvp = jax.linearize(outputs, leaves)
+  def cross_fn(x1: PyTree, x2: PyTree) -> Float[Array, 'N M ...']:
+    tiles.check('x1', x1)
+    tiles.check('x2', x2, like=x1)
+    return cross(p, x1, x2)
 
-    def column(x):
-      _, vjp = jax.vjp(lambda p: forward(p, x)[0], leaves)
-      grads, = jax.vmap(vjp)(jnp.eye(num_outputs, dtype=out.dtype))
-      tangents = jax.vmap(jvp)(grads)  # (d, n, c)
-      if mean:
-        return jnp.einsum('dnd->n', tangents) / num_outputs
-      return jnp.moveaxis(tangents, 0, -1)
+  def symmetric_fn(x: PyTree) -> Float[Array, 'N N ...']:
+    tiles.check('x', x)
+    return symmetric(p, x)
 
-    return jnp.swapaxes(lax.map(column, x2), 0, 1)
+  def diag_fn(x: PyTree) -> Float[Array, 'N ...']:
+    tiles.check('x', x)
+    return diag(p, x)
 
-  return _Method(lambda x: x, contract, tile)
-
-
-def _cross(method, x1, x2):
-  """The kernel of all pairs, one pair of tiles after the other."""
-  tiles1, tiles2 = (_tiles(x, method.tile) for x in (x1, x2))
-  grid = tiles1.shape[0], tiles2.shape[0]
-  i, j = np.divmod(np.arange(math.prod(grid)), grid[1])
-  blocks = _blocks(method, tiles1, tiles2, i, j)
-  return _assemble(blocks.reshape(*grid, *blocks.shape[1:]), x1, x2)
-
-
-def _symmetric(method, x):
-  """As `_cross`, from the upper triangle of tiles, and exactly symmetric."""
-  tiles = _tiles(x, method.tile)
-  i, j = np.triu_indices(tiles.shape[0])
-  if tiles.shape[0] == 1:
-    features = method.features(x)
-    blocks = method.contract(features, features)[None]
-  else:
-    blocks = _blocks(method, tiles, tiles, i, j)
-  grid = jnp.zeros((*2 * tiles.shape[:1], *blocks.shape[1:]), blocks.dtype)
-  grid = grid.at[j, i].set(jax.vmap(_transpose)(blocks)).at[i, j].set(blocks)
-  k = _assemble(grid, x, x)
-  return (k + _transpose(k)) / 2
-
-
-def _diag(method, x):
-  """k(x_i, x_i), an example at a time within each tile."""
-  def one(example):
-    features = method.features(example[None])
-    return method.contract(features, features)[0, 0]
-  return lax.map(one, x, batch_size=min(method.tile, x.shape[0]))
-
-
-def _blocks(method, tiles1, tiles2, i, j):
-  # Checkpointed: a gradient keeps the tiles of inputs, not their features.
-  block = jax.checkpoint(lambda ij: method.contract(
-      method.features(tiles1[ij[0]]), method.features(tiles2[ij[1]])))
-  return lax.map(block, (jnp.asarray(i), jnp.asarray(j)))
-
-
-def _tiles(x, size):
-  """(N, ...) -> (tiles, size, ...), the last row repeated to fill up."""
-  size = min(size, x.shape[0])
-  spare = -x.shape[0] % size
-  x = jnp.pad(x, [(0, spare)] + [(0, 0)] * (x.ndim - 1), mode='edge')
-  return x.reshape(-1, size, *x.shape[1:])
-
-
-def _assemble(grid, x1, x2):
-  """Blocks (tiles, tiles, n, m, ...) -> (N, M, ...), without the filling."""
-  k = jnp.swapaxes(grid, 1, 2)
-  k = k.reshape(k.shape[0] * k.shape[1], -1, *k.shape[4:])
-  return k[:x1.shape[0], :x2.shape[0]]
-
-
-def _transpose(k):
-  return jnp.transpose(k, (1, 0, 3, 2)[:k.ndim])
+  return KernelFn(cross_fn, symmetric_fn, diag_fn, name)

@@ -1,7 +1,7 @@
 """A network's jaxpr, read and run: what `empirical` must know of a network.
 
-A graph here is the closed jaxpr of (leaves of the parameters, x of one
-example) -> outputs (1, C).
+A graph here is the closed jaxpr of (leaves of the parameters, other arrays: the
+rest of the network and one example) -> outputs (1, C).
 """
 from collections import Counter
 import math
@@ -13,19 +13,21 @@ from jaxtyping import Array
 
 
 def dense_leaves(
-    graph: ClosedJaxpr, leaves: list[Array], x: Array) -> tuple[int, ...]:
+    graph: ClosedJaxpr, leaves: list[Array], others: list[Array]
+) -> tuple[int, ...]:
   """Indices of the weights that the network uses once, on one vector."""
   found = {}
-  def record(leaves, x):
-    _, rows, uses = evaluate(graph, leaves, x, {})
+  def record(leaves, others):
+    _, rows, uses = evaluate(graph, leaves, others, {})
     found.update({i: uses[i] for i in rows})
     return ()
-  jax.eval_shape(record, leaves, x)
+  jax.eval_shape(record, leaves, others)
   return tuple(i for i, uses in found.items() if uses == 1)
 
 
 def evaluate(
-    graph: ClosedJaxpr, leaves: list[Array], x: Array, taps: dict[int, Array]):
+    graph: ClosedJaxpr, leaves: list[Array], others: list[Array],
+    taps: dict[int, Array]):
   """Runs the network, adding `taps[i]` to the product with leaf i.
 
   Returns:
@@ -56,8 +58,8 @@ def evaluate(
     uses.update(tag(v) for v in jaxpr.outvars)
     return [value(v) for v in jaxpr.outvars]
 
-  tags = (*range(len(leaves)), None)
-  out, = run(graph.jaxpr, graph.consts, (*leaves, x), tags)
+  tags = (*range(len(leaves)), *(None for _ in others))
+  out, = run(graph.jaxpr, graph.consts, (*leaves, *others), tags)
   return out, rows, uses
 
 

@@ -1,5 +1,6 @@
-"""Kernel ridge regression, and gradient flow in closed form."""
+"""Kernel regression, Gaussian processes, and training in closed form."""
 from dsr.krr.dynamics import GradientFlow, gradient_flow
+from dsr.krr.ensemble import Ensemble, Gaussian, ensemble
 from dsr.krr.iterative import (
     fit_by_cg,
     kernel_matvec,
@@ -7,6 +8,7 @@ from dsr.krr.iterative import (
     pivoted_cholesky,
 )
 from dsr.krr.on_device import fit_on_device
+from dsr.krr.posterior import Posterior, log_marginal_likelihood, posterior
 from dsr.krr.predictor import Regressor, predict_in_tiles
 from dsr.krr.regression import accuracy, fit, fit_gram, leave_one_out, mse
 from dsr.krr.shadows import (
@@ -16,8 +18,20 @@ from dsr.krr.shadows import (
     random_halves,
     shadows,
 )
+from dsr.krr.spectrum import Descent, max_learning_rate
 
-__all__ = ['GradientFlow', 'InOut', 'Regressor', 'Shadows', 'accuracy', 'fit',
-           'fit_by_cg', 'fit_gram', 'fit_on_device', 'gradient_flow', 'in_out',
-           'kernel_matvec', 'leave_one_out', 'mse', 'nystrom',
-           'pivoted_cholesky', 'predict_in_tiles', 'random_halves', 'shadows']
+__all__ = ['Descent', 'Ensemble', 'Gaussian', 'GradientFlow', 'InOut',
+           'NTKClassifier', 'NTKRegressor', 'Posterior', 'Regressor',
+           'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg', 'fit_gram',
+           'fit_on_device', 'gradient_flow', 'in_out', 'kernel_matvec',
+           'leave_one_out', 'log_marginal_likelihood', 'max_learning_rate',
+           'mse', 'nystrom', 'pivoted_cholesky', 'posterior',
+           'predict_in_tiles', 'random_halves', 'shadows']
+
+
+def __getattr__(name: str):
+  """The estimators, which import scikit-learn, at their first use."""
+  if name in ('NTKClassifier', 'NTKRegressor'):
+    from dsr.krr import estimators
+    return getattr(estimators, name)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -11,6 +11,8 @@ Time t is in units of the learning rate: n steps of gradient descent at rate
 \lambda > 0 the loss gains the penalty \lambda tr(K)/N |f - f_0|^2 / (2N) in
 the kernel's Hilbert space, and t = inf is ridge regression.
 
+Descent at a larger rate, with or without momentum, is `spectrum.Descent`.
+
 On paper -> code: K -> k, f_0(x) -> f0_x, f_0(X) -> f0_train.
 Axes: N training and M test examples; C outputs.
 Refs: arXiv:1806.07572; arXiv:1902.06720, equations 10 and 11.
@@ -20,18 +22,19 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
 from dsr import checks, numerics
+from dsr.krr import spectrum
+from dsr.krr.spectrum import Descent
 from dsr.types import Examples, KernelFn
 
 
 # A dataclass for the reasons given at `krr.Regressor`.
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=('support', 'y', 'values', 'vectors', 'shift'),
+    data_fields=('support', 'y', 'spectrum'),
     meta_fields=('kernel_fn',))
 @dataclasses.dataclass(frozen=True)
 class GradientFlow:
@@ -41,21 +44,17 @@ class GradientFlow:
     kernel_fn: the `KernelFn`.
     support: (N, ...) the training inputs X.
     y: (N, C) their targets.
-    values: (N,) ascending eigenvalues of K(X, X), in the dtype of the solve.
-    vectors: (N, N) its eigenvectors.
-    shift: the ridge in absolute terms.
+    spectrum: `spectrum.Spectrum` of K(X, X).
   """
 
   kernel_fn: KernelFn
   support: Any
   y: Any
-  values: Any
-  vectors: Any
-  shift: Any
+  spectrum: Any
 
   def __call__(
       self, x: Float[Array, 'M ...'],
-      t: float | Float[np.ndarray | Array, '*T'] | None = None, *,
+      t: float | Descent | Float[np.ndarray | Array, '*T'] | None = None, *,
       f0_x: Float[Array, 'M C'] | None = None,
       f0_train: Float[Array, 'N C'] | None = None) -> Float[Array, '*T M C']:
     """f_t(x), (M, C), in the kernel's dtype; for times (T,) it is (T, M, C).
@@ -63,7 +62,7 @@ class GradientFlow:
     Args:
       x: (M, ...) inputs.
       t: time >= 0 in units of the learning rate, or an array of such; may be
-        infinity, which None means.
+        infinity, which None means; or a `Descent`.
       f0_x: (M, C) outputs at time 0; None, with `f0_train`, means 0.
       f0_train: (N, C) outputs at time 0 on the training inputs.
 
@@ -84,32 +83,19 @@ class GradientFlow:
     return change + start.reshape((1,) * (change.ndim - 2) + start.shape)
 
   def dual(
-      self, t: float | Float[np.ndarray | Array, '*T'] | None = None, *,
+      self,
+      t: float | Descent | Float[np.ndarray | Array, '*T'] | None = None, *,
       f0_train: Float[Array, 'N C'] | None = None) -> Float[Array, '*T N C']:
     """alpha_t with f_t(x) = f_0(x) + K(x, X) alpha_t; arguments as above."""
-    t = jnp.inf if t is None else t
-    if not isinstance(t, jax.Array) and not np.all(np.asarray(t) >= 0):
-      raise ValueError(f'`t` must not be negative, got {t!r}.')
-    target = self.y.astype(self.values.dtype)
+    vectors = self.spectrum.vectors
+    target = self.y.astype(vectors.dtype)
     if f0_train is not None:
       checks.targets('f0_train', f0_train, rows=self.y.shape[0])
       target = target - f0_train.astype(target.dtype)
-    n = self.values.shape[0]
-    # (1 - exp(-t a / n)) / a by eigenvalue. Below rounding a is unknown and
-    # its direction is left out, at every t: the pseudo-inverse at infinity.
-    limit = n * jnp.finfo(self.values.dtype).eps * self.values[-1]
-    known = self.values + self.shift > limit
-    a = jnp.where(known, self.values + self.shift, 1)
-    # Times come first: an axis of their own, whatever their number.
-    t = jnp.asarray(t, a.dtype)[..., None]
-    a, known = (v.reshape((1,) * (t.ndim - 1) + (n,)) for v in (a, known))
-    # Infinity apart, where the derivative would be 0 times infinity.
-    end = jnp.isinf(t)
-    learned = jnp.where(end, 1, -jnp.expm1(-a * (jnp.where(end, 0, t) / n)))
-    rate = jnp.where(known, learned / a, 0)
-    spectral = numerics.matmul(self.vectors.T, target)
-    spectral = spectral.reshape((1,) * (t.ndim - 1) + spectral.shape)
-    return numerics.matmul(self.vectors, rate[..., None] * spectral)
+    rate = spectrum.learned(self.spectrum, t)
+    spectral = numerics.matmul(vectors.T, target)
+    spectral = spectral.reshape((1,) * (rate.ndim - 1) + spectral.shape)
+    return numerics.matmul(vectors, rate[..., None] * spectral)
 
 
 def gradient_flow(
@@ -117,8 +103,9 @@ def gradient_flow(
 ) -> GradientFlow:
   r"""Builds f_t for the loss and units stated at the top of this module.
 
-  Directions of K below N eps |K| are not learned, whatever `t`. The result is
-  differentiable in `data` where the eigenvalues of K are distinct.
+  Directions of K that rounding hides are not learned, whatever `t`: see
+  `spectrum.decompose`. The result is differentiable in `data` where the
+  eigenvalues of K are distinct.
 
   Args:
     kernel_fn: the kernel, as a rule an NTK.
@@ -131,13 +118,10 @@ def gradient_flow(
 
   Raises:
     ValueError: `data` is misshapen or `ridge` is negative.
+    FloatingPointError: outside of a trace, the kernel is not finite.
   """
   checks.inputs('data.x', data.x)
   checks.targets('data.y', data.y, rows=data.x.shape[0])
   checks.non_negative('ridge', ridge)
-  k = kernel_fn(data.x)
-  k = k.astype(numerics.solve_dtype(k.dtype))
-  # Not `linalg.factorise`, whose eigenvectors carry no derivative.
-  values, vectors = jnp.linalg.eigh(k)
-  shift = ridge * jnp.trace(k) / k.shape[0]
-  return GradientFlow(kernel_fn, data.x, data.y, values, vectors, shift)
+  found = spectrum.decompose(kernel_fn(data.x), ridge)
+  return GradientFlow(kernel_fn, data.x, data.y, found)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from dsr import checks, numerics
+from dsr import checks, linalg, numerics
 from dsr.types import KernelFn, PredictFn
 
 
@@ -27,7 +27,8 @@ class Regressor:
     kernel_fn: the `KernelFn`.
     support: (N, ...) X, the inputs that were fitted.
     dual: (N, C) \alpha, in the dtype of the solve.
-    info: `linalg.Info` of the solve: call `linalg.raise_if_failed` on it.
+    info: `linalg.Info` of the solve. Inside of a trace it is the only sign of
+      a failure; outside, a call raises.
   """
 
   kernel_fn: KernelFn
@@ -40,8 +41,11 @@ class Regressor:
 
     Raises:
       ValueError: `x` is not shaped as the support, or has another dtype.
+      FloatingPointError: outside of a trace, the direct solve failed. (Where
+        it left directions out, that is a warning.)
     """
     checks.inputs('x', x, like=self.support)
+    linalg.report(self.info)
     k = self.kernel_fn(x, self.support)
     return numerics.matmul(k, self.dual.astype(k.dtype))
 
@@ -60,9 +64,12 @@ def predict_in_tiles(
 
   Raises:
     ValueError: `tile` is not a positive integer.
+    FloatingPointError: a `Regressor` whose direct solve failed.
   """
   checks.at_least('tile', tile, 1)
-  if not isinstance(predict_fn, Regressor):
+  if isinstance(predict_fn, Regressor):
+    linalg.report(predict_fn.info)
+  else:
     predict_fn = jax.tree_util.Partial(predict_fn)
   rows, tile = x.shape[0], min(tile, x.shape[0])
   starts = [*range(0, rows - tile, tile), rows - tile]

@@ -25,8 +25,10 @@ def fit(
 
   With a direct method it is pure: safe under `jit`, `vmap` and `grad`, the
   derivative with respect to `data` costing one more solve with the same
-  factor. It never raises for a failed solve; where that matters call
-  ``linalg.raise_if_failed(predict_fn.info, ridge=ridge)`` on the host.
+  factor. Traced code cannot raise: a solve that fails there gives NaN, sets
+  ``predict_fn.info.converged`` to False, and the predictor raises when it is
+  called outside of the trace. Where rounding leaves a float32 kernel
+  indefinite, what it hides is left out, with a warning: `linalg.factorise`.
 
   Args:
     kernel_fn: the kernel.
@@ -38,6 +40,8 @@ def fit(
 
   Raises:
     ValueError: `data` is misshapen, or an option is out of range.
+    FloatingPointError: outside of a trace, the matrix is not positive
+      definite or not finite.
   """
   checks.one_of('method', method, ('cholesky', 'eigh', 'cg'))
   if method == 'cg':
@@ -123,10 +127,13 @@ def leave_one_out(
 
   Raises:
     ValueError: as `fit`.
+    FloatingPointError: as `fit`, and for targets that are not finite. Inside
+      of a trace the result is NaN.
   """
   factor = _factorise(kernel_fn, data, ridge)
-  residual = (linalg.solve(factor, data.y)
-              / linalg.diag_inverse(factor)[:, None])
+  dual = linalg.solve(factor, data.y)
+  linalg.report(linalg.residual_info(factor, dual, data.y))
+  residual = dual / linalg.diag_inverse(factor)[:, None]
   return data.y.astype(residual.dtype) - residual
 
 

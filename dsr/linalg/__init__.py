@@ -10,7 +10,7 @@ from dsr.linalg.direct import (
     solve,
     with_ridge,
 )
-from dsr.linalg.info import Info, raise_if_failed
+from dsr.linalg.info import Info, is_known, raise_if_failed, report
 from dsr.linalg.preconditioners import (
     LowRank,
     nystrom,
@@ -19,6 +19,6 @@ from dsr.linalg.preconditioners import (
 )
 
 __all__ = ['RESIDUAL_LIMIT', 'Factor', 'Info', 'LowRank',
-           'conjugate_gradient', 'diag_inverse', 'factorise', 'log_det',
-           'nystrom', 'pivoted_cholesky', 'raise_if_failed', 'residual_info',
-           'solve', 'with_ridge', 'woodbury']
+           'conjugate_gradient', 'diag_inverse', 'factorise', 'is_known',
+           'log_det', 'nystrom', 'pivoted_cholesky', 'raise_if_failed',
+           'report', 'residual_info', 'solve', 'with_ridge', 'woodbury']

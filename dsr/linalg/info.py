@@ -1,5 +1,6 @@
 """What a solve reports, and how the host turns a failure into an error."""
-from typing import NamedTuple
+from typing import Any, NamedTuple
+import warnings
 
 import jax
 from jaxtyping import Array, Bool, Float, Int
@@ -15,11 +16,14 @@ class Info(NamedTuple):
     residual: (C,) true relative residuals |y - A x| / |y|, 0 where y = 0.
     steps: iterations made; 0 for a direct solve.
     converged: the solution is finite and its residuals are small.
+    dropped: directions that rounding hides and that were left out of a direct
+      solve, see `linalg.factorise`; 0 as a rule.
   """
 
   residual: Float[Array, 'C']
   steps: Int[Array, '']
   converged: Bool[Array, '']
+  dropped: int | Int[Array, ''] = 0
 
 
 def relative_residual(
@@ -28,6 +32,32 @@ def relative_residual(
   norm = lambda a: numerics.safe_sqrt((a * a).sum(0))
   # NaN must survive: `safe_sqrt` maps it to 0, the first term does not.
   return 0 * r.sum(0) + numerics.safe_divide(norm(r), norm(y))
+
+
+def is_known(x: Any) -> bool:
+  """Whether `x` has a value, which it has not while JAX traces."""
+  return not isinstance(x, jax.core.Tracer)
+
+
+def report(info: Info) -> None:
+  """Raises or warns where a direct solve is known to have fallen short.
+
+  Does nothing inside of a trace, where `info` is the flag, or for conjugate
+  gradients, whose last iterate is finite and of use.
+
+  Raises:
+    FloatingPointError: as `raise_if_failed`.
+  """
+  if not is_known(info.converged) or np.any(np.asarray(info.steps) > 0):
+    return
+  raise_if_failed(info)
+  dropped = int(np.max(info.dropped))
+  if dropped:
+    warnings.warn(
+        'The kernel plus its ridge is not positive definite, as its float32 '
+        f'entries are rounded: {dropped} directions that rounding hides were '
+        'left out. Give a larger `ridge`, or float64 data with x64 enabled.',
+        RuntimeWarning, stacklevel=3)
 
 
 def raise_if_failed(info: Info, *, ridge: float | None = None) -> None:

@@ -13,6 +13,7 @@ from dsr.nets.linearize import (
     Linearised as Linearised,
     linear_apply as linear_apply,
     linearize as linearize,
+    taylor_expand as taylor_expand,
 )
 from dsr.nets.mlp import MLP as MLP
 from dsr.nets.norms import BATCH_STATS as BATCH_STATS, NORMS as NORMS

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dsr import types
-from dsr.kernels import empirical, graphs, stax
+from dsr.kernels import empirical, graphs, jacobians, stax
 
 
 class NtkDense(nn.Module):
@@ -191,7 +191,7 @@ def _graph(apply_fn, params, x):
 def test_only_weights_used_once_on_one_vector_are_structured(network):
   apply_fn, params, x, _ = network
   graph, leaves = _graph(apply_fn, params, x)
-  dense = graphs.dense_leaves(graph, leaves, x[0])
+  dense = graphs.dense_leaves(graph, leaves, [x[0]])
   want = {Mlp: {(4, 7), (7, 7), (7, 3)},  # All weights.
           ConvNet: {(20, 3)},  # Neither convolutions nor the shared layer.
           type(None): {(4, 2)}}  # Not the weight that is read twice.
@@ -224,9 +224,9 @@ def test_cost_counts_products(key):
 def test_auto_takes_the_cheapest(monkeypatch, key, build, shape, mean, want):
   called = []
   for name in ('_jacobian', '_ntvp'):
-    method = getattr(empirical, name)
+    method = getattr(jacobians, name)
     monkeypatch.setattr(
-        empirical, name,
+        jacobians, name,
         lambda *args, f=method, n=name: called.append(n) or f(*args))
   model, x = build(), jnp.ones((2, *shape))
   make = empirical.ntk if mean else empirical.full
@@ -277,10 +277,10 @@ def test_bad_input_is_named(mlp):
     empirical.ntk(apply_fn, params, method='exact')
   with pytest.raises(ValueError, match='`batch_size` must be an integer of at'):
     empirical.full(apply_fn, params, batch_size=0)
-  with pytest.raises(ValueError, match=r"`params\['step'\]` must be floating"):
-    empirical.ntk(apply_fn, {'step': jnp.arange(3)})
+  with pytest.raises(ValueError, match='`params` must hold floating arrays'):
+    empirical.ntk(tied, {'step': jnp.arange(3)})
   kernel = empirical.ntk(apply_fn, params)
   with pytest.raises(ValueError, match=r'`x2` has examples of shape \(3,\)'):
     kernel(x, x[:, :3])
-  with pytest.raises(ValueError, match='`apply_fn` must map'):
-    empirical.ntk(lambda p, x: apply_fn(p, x)[:, 0], params)(x)
+  with pytest.raises(ValueError, match='`model` must map'):
+    empirical.ntk(lambda p, x: apply_fn(p, x)[0, 0], params)(x)

@@ -76,6 +76,23 @@ def test_is_an_argument_of_jit_or_a_static_one():
   assert model != nets.linearize(module, theta_0)
 
 
+def test_taylor_polynomials_are_those_of_numbers():
+  """Of exp(a x) + b in (a, b), whose polynomial is known, at every order."""
+  apply_fn = lambda p, x: {'out': jnp.exp(p['a'] * x) + p['b']}
+  theta_0, theta = {'a': 0.3, 'b': 1.0}, {'a': 0.8, 'b': -2.0}
+  x = jnp.linspace(-1, 1, 4)
+  for order in range(4):
+    got = jax.jit(nets.taylor_expand(apply_fn, theta_0, order=order))(theta, x)
+    terms = [(0.5 * x) ** k / np.prod(np.arange(1, k + 1))
+             for k in range(order + 1)]
+    want = np.exp(0.3 * x) * sum(terms) + (1.0 if order == 0 else -2.0)
+    np.testing.assert_allclose(got['out'], want, rtol=1e-12)
+  with pytest.raises(ValueError, match='`order` must be an integer'):
+    nets.taylor_expand(apply_fn, theta_0, order=-1)
+  with pytest.raises(ValueError, match=r"`theta_0\['n'\]` must be floating"):
+    nets.taylor_expand(apply_fn, {'n': 1})
+
+
 @pytest.mark.errors
 def test_empty_parameters_are_refused():
   with pytest.raises(ValueError, match='`theta_0` must hold parameters'):
