@@ -1,15 +1,35 @@
 """Kernels: infinite-width layers, empirical NTKs, and their large matrices."""
+from dsr.kernels import empirical, stax
 from dsr.kernels.architectures import by_name, convnet, fcn, myrtle
-from dsr.kernels.gram import gram
-from dsr.kernels.layers import (
+from dsr.kernels.combinators import (
+    FanInConcat,
+    FanInProd,
+    FanInSum,
+    FanOut,
+    parallel,
+)
+from dsr.kernels.convolutions import (
     AvgPool,
     Conv,
-    Dense,
-    Flatten,
     GlobalAvgPool,
+    GlobalSumPool,
+    SumPool,
 )
-from dsr.kernels.network import serial
-from dsr.kernels.nonlinearities import Erf, Relu
+from dsr.kernels.gram import gram
+from dsr.kernels.layers import Dense, Flatten, Identity, Layer, Pair, nonlinear
+from dsr.kernels.network import Kernels, serial
+from dsr.kernels.nonlinearities import (
+    Abs,
+    ABRelu,
+    Erf,
+    LeakyRelu,
+    Relu,
+    Sign,
+)
 
-__all__ = ['AvgPool', 'Conv', 'Dense', 'Erf', 'Flatten', 'GlobalAvgPool',
-           'Relu', 'by_name', 'convnet', 'fcn', 'gram', 'myrtle', 'serial']
+__all__ = [
+    'ABRelu', 'Abs', 'AvgPool', 'Conv', 'Dense', 'Erf', 'FanInConcat',
+    'FanInProd', 'FanInSum', 'FanOut', 'Flatten', 'GlobalAvgPool',
+    'GlobalSumPool', 'Identity', 'Kernels', 'Layer', 'LeakyRelu', 'Pair',
+    'Relu', 'Sign', 'SumPool', 'by_name', 'convnet', 'empirical', 'fcn', 'gram',
+    'myrtle', 'nonlinear', 'parallel', 'serial', 'stax']
