@@ -15,6 +15,7 @@ from dsr.kernels.convolutions import (
     GlobalSumPool,
     SumPool,
 )
+from dsr.kernels.elementwise import Elementwise, Hermite, Polynomial
 from dsr.kernels.gram import gram
 from dsr.kernels.layers import Dense, Flatten, Identity, Layer, Pair, nonlinear
 from dsr.kernels.network import Kernels, serial
@@ -26,10 +27,14 @@ from dsr.kernels.nonlinearities import (
     Relu,
     Sign,
 )
+from dsr.kernels.residual import resnet, wide_resnet
+from dsr.kernels.smooth import Cos, Exp, Gaussian, Gelu, LayerNorm, Rbf, Sin
 
 __all__ = [
-    'ABRelu', 'Abs', 'AvgPool', 'Conv', 'Dense', 'Erf', 'FanInConcat',
-    'FanInProd', 'FanInSum', 'FanOut', 'Flatten', 'GlobalAvgPool',
-    'GlobalSumPool', 'Identity', 'Kernels', 'Layer', 'LeakyRelu', 'Pair',
-    'Relu', 'Sign', 'SumPool', 'by_name', 'convnet', 'empirical', 'fcn', 'gram',
-    'myrtle', 'nonlinear', 'parallel', 'serial', 'stax']
+    'ABRelu', 'Abs', 'AvgPool', 'Conv', 'Cos', 'Dense', 'Elementwise', 'Erf',
+    'Exp', 'FanInConcat', 'FanInProd', 'FanInSum', 'FanOut', 'Flatten',
+    'Gaussian', 'Gelu', 'GlobalAvgPool', 'GlobalSumPool', 'Hermite', 'Identity',
+    'Kernels', 'Layer', 'LayerNorm', 'LeakyRelu', 'Pair', 'Polynomial', 'Rbf',
+    'Relu', 'Sign', 'Sin', 'SumPool', 'by_name', 'convnet', 'empirical', 'fcn',
+    'gram', 'myrtle', 'nonlinear', 'parallel', 'resnet', 'serial', 'stax',
+    'wide_resnet']

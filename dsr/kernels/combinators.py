@@ -16,6 +16,7 @@ import jax
 
 from dsr import checks, numerics
 from dsr.kernels.layers import Layer, Pair, spread
+from dsr.kernels.scaling import bent_by_bias
 
 Branch = Layer | Sequence[Layer]
 
@@ -73,8 +74,8 @@ def FanInSum() -> Layer:
     del joint_out
     gap = sum(at.gap for at in pairs)
     if pairs[0].share is None:
-      gap += sum(0.5 * (root1 * root2 * (t1 - t2)) ** 2
-                 for (root1, t1), (root2, t2) in zip(steps1, steps2))
+      gap += sum(bent_by_bias(*step1, *step2)
+                 for step1, step2 in zip(steps1, steps2))
     return _joined(pairs, gap, sum(at.nngp for at in pairs),
                    [1.0] * len(pairs))
 

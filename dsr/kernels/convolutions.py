@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr import checks, numerics
-from dsr.kernels.layers import Layer, Scales, spread, without_space
+from dsr.kernels.layers import Layer, spread, without_space
+from dsr.kernels.scaling import Scales
 
 _PADDINGS = 'SAME', 'VALID', 'CIRCULAR'
 

@@ -49,7 +49,8 @@ def angular_gap(
   gap = _plain(_product(x1, x2), root1, root2, x1.shape[1])
   diagonal = 0 if symmetric else None
   limit = jax.lax.stop_gradient(_limit(gap, root1, root2, diagonal))
-  return _zero_diagonal(_mend(gap, limit, x1, x2), diagonal)
+  gap = _mend(gap, limit, (x1, root1), (x2, root2))
+  return _zero_diagonal(gap, diagonal)
 
 
 def on_angular_gap(
@@ -91,7 +92,7 @@ def _fused(fn, x1, x2, rows, cols):
       return fn(_zero_diagonal(plain(product)[0], diagonal), rows, cols)
 
     def mended(product):
-      gap = _mend(*plain(product), x1, right)
+      gap = _mend(*plain(product), (x1, root1), (right, root2))
       return fn(_zero_diagonal(gap, diagonal), rows, cols)
 
     # gap - limit, in the fewest operations an entry.
@@ -170,7 +171,7 @@ def _eye(like, start):
 
 
 @jax.custom_jvp
-def _mend(gap, limit, x1, x2):
+def _mend(gap, limit, one, two):
   """`gap` with the entries below `limit` computed again from differences.
 
   Up to N + M close pairs are listed; if there are more, all pairs are computed
@@ -179,10 +180,11 @@ def _mend(gap, limit, x1, x2):
   def few(gap):
     rows, cols = _listed(gap < limit, sum(gap.shape))
     return _put(gap, rows, cols, _from_differences(
-        _take(x1, rows), _take(x2, cols)))
+        _take(one, rows), _take(two, cols)))
 
   def many(gap):
-    exact = jax.lax.map(lambda row: _from_differences(row[None, :], x2), x1)
+    exact = jax.lax.map(lambda row: _from_differences(
+        (row[0][None, :], row[1]), two), one)
     return jnp.where(gap < limit, exact, gap)
 
   count = jnp.sum(gap < limit, dtype=jnp.int32)
@@ -201,32 +203,32 @@ def _mend_jvp(primals, tangents):
   others keep the tangent of the product form, with its rounding error of
   eps / theta.
   """
-  gap, limit, x1, x2 = primals
-  dgap, _, dx1, dx2 = (
-      None if isinstance(d, SymbolicZero) else d for d in tangents)
-  size = min(sum(gap.shape), max(64, _LISTED // x1.shape[1]))
+  gap, limit, one, two = primals
+  dgap, _, (dx1, _), (dx2, _) = jax.tree.map(
+      lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
+  size = min(sum(gap.shape), max(64, _LISTED // one[0].shape[1]))
   rows, cols = jax.lax.cond(
       jnp.min(gap - limit) < 0, lambda: _listed(gap < limit, size),
       lambda: (max(gap.shape) + jnp.arange(size),) * 2)
-  u, ratio = _apart(_take(x1, rows), _take(x2, cols))
+  u, ratio = _apart(_take(one, rows), _take(two, cols))
   slope = jnp.zeros(size, gap.dtype)
   if dx1 is not None:
     slope += ratio * jnp.mean(u * _take(dx1, rows), axis=-1)
   if dx2 is not None:
     slope -= jnp.mean(u * _take(dx2, cols), axis=-1)
   base = jnp.zeros_like(gap) if dgap is None else dgap
-  return _mend(gap, limit, x1, x2), _put(base, rows, cols, slope)
+  return _mend(*primals), _put(base, rows, cols, slope)
 
 
-def _from_differences(x1, x2):
-  """The gap of x1 with x2, row by row."""
-  u, ratio = _apart(x1, x2)
+def _from_differences(one, two):
+  """The gap of vectors and roots `one` with `two`, row by row."""
+  u, ratio = _apart(one, two)
   return 0.5 * ratio * mean_square(u)
 
 
-def _apart(x1, x2):
+def _apart(one, two):
   """u = x1 - x2 r1 / r2, from differences, and r2 / r1."""
-  root1, root2 = _root(x1), _root(x2)
+  (x1, root1), (x2, root2) = one, two
   diff = x1 - x2
   longer = numerics.safe_divide(
       jnp.mean(diff * (x1 + x2), axis=-1), (root1 + root2) * root2)
@@ -241,8 +243,8 @@ def _listed(close, size):
   return rows, cols.astype(rows.dtype)
 
 
-def _take(x, rows):
-  return x.at[rows].get(mode='clip')
+def _take(arrays, rows):
+  return jax.tree.map(lambda a: a.at[rows].get(mode='clip'), arrays)
 
 
 def _put(gap, rows, cols, values):

@@ -32,7 +32,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from dsr import checks, numerics
+from dsr import numerics
+from dsr.kernels import scaling
 
 Map = Float[Array, '...']
 
@@ -119,16 +120,19 @@ def Dense(*, W_std: Any = 1.0, b_std: Any = 0.0) -> Layer:
   Raises:
     ValueError: `W_std` is not positive, `b_std` negative, or either infinite.
   """
-  scales = Scales(W_std, b_std)
+  scales = scaling.Scales(W_std, b_std)
 
   def variance(q, own):
     del own
     out, slack = scales.out(q), ()
     if scales.biased:
-      g = numerics.safe_sqrt(out) + W_std * numerics.safe_sqrt(q)
+      reach = W_std * numerics.safe_sqrt(q)
+      g = numerics.safe_sqrt(out) + reach
       # A traced bias may be 0, and then g may be.
       slack = (numerics.safe_sqrt(g),
                numerics.safe_divide(b_std * jnp.ones_like(g), g))
+      if not scales.traced:
+        slack += (jnp.arcsinh(reach / b_std),)
     return out, (slack, scales.tape())
 
   def pair(tape1, tape2, at, joint_out):
@@ -136,44 +140,13 @@ def Dense(*, W_std: Any = 1.0, b_std: Any = 0.0) -> Layer:
     weight, bias = scales.squares(tape1[1])
     nngp, gap = weight * at.nngp + bias, weight * at.gap
     if scales.biased:
-      (root1, share1), (root2, share2) = tape1[0], tape2[0]
-      gap += 0.5 * (root1 * root2 * (share1 - share2)) ** 2
+      gap += scaling.bent_by_bias(
+          *tape1[0][:2], *tape2[0][:2]) if scales.traced else (
+              scaling.bent_by_fixed_bias(*tape1[0], *tape2[0]))
     ntk = nngp if at.ntk is None else nngp + weight * at.ntk
     return at._replace(gap=gap, nngp=nngp, ntk=ntk)
 
   return Layer(variance, pair, f'Dense({scales})', spatial=False, weights=True)
-
-
-class Scales:
-  """W_std and b_std of a layer, numbers or traced, and their squares.
-
-  Traced ones go to the pairs on the tape, since the functions of pairs may not
-  close over traced values.
-  """
-
-  def __init__(self, W_std, b_std):
-    self.traced = any(isinstance(s, jax.core.Tracer) for s in (W_std, b_std))
-    if not isinstance(W_std, jax.core.Tracer):
-      checks.positive('W_std', W_std)
-    if not isinstance(b_std, jax.core.Tracer):
-      checks.non_negative('b_std', b_std)
-    self._values = W_std, b_std
-    self.biased = isinstance(b_std, jax.core.Tracer) or b_std > 0
-
-  def out(self, q):
-    W_std, b_std = self._values
-    return W_std**2 * q + b_std**2
-
-  def tape(self):
-    return self._values if self.traced else ()
-
-  def squares(self, tape):
-    W_std, b_std = tape if self.traced else self._values
-    return W_std**2, b_std**2
-
-  def __str__(self):
-    return ', '.join('traced' if isinstance(s, jax.core.Tracer) else f'{s:g}'
-                     for s in self._values)
 
 
 def Flatten() -> Layer:
@@ -209,9 +182,9 @@ def nonlinear(name: str, moments: Callable, rule: Callable, *,
     name: as in `Layer`.
     moments: q -> (q after the layer, own): what `rule` needs of one input, any
       pytree of maps shaped as q.
-    rule: (own1, own2, gap, ntk) -> (gap, nngp, ntk) after the layer, entry by
-      entry, with gap = sqrt(q1 q2) - k in both places. ntk is None or to be
-      multiplied by dk' / dk.
+    rule: ((root1, own1), (root2, own2), gap, ntk) -> (gap, nngp, ntk) after the
+      layer, entry by entry, with gap = sqrt(q1 q2) - k in both places and
+      roots sqrt q before it. ntk is None or to be multiplied by dk' / dk.
     gain: q' / q, if it is a constant.
     fused: `Layer.rule`.
   """
@@ -226,6 +199,9 @@ def nonlinear(name: str, moments: Callable, rule: Callable, *,
 
     def step(gap, ntk):
       (root1, out1, own1), (root2, out2, own2) = spread(tape1, tape2, gap)
+      # Broadcast at once, so that a backward pass sums once.
+      root1, root2 = (jnp.broadcast_to(a, gap.shape) for a in (root1, root2))
+      own1, own2 = (root1, own1), (root2, own2)
       if at.share is None:
         return rule(own1, own2, gap, ntk)
       offset = _offset(at.share, root1, root2)
@@ -245,6 +221,17 @@ def nonlinear(name: str, moments: Callable, rule: Callable, *,
     return at._replace(gap=out[0], nngp=out[1], ntk=out[2])
 
   return Layer(variance, pair, name, nonlinear=True, rule=fused)
+
+
+def gap_after(half_distance: Map, root1: Map, root2: Map, nngp: Map) -> Map:
+  """gap = sqrt(q1 q2) - k from half the squared distance, (q1 + q2) / 2 - k.
+
+  Where one root is over twice the other, from k, which then has more digits.
+  """
+  alike = (root1 <= 2 * root2) & (root2 <= 2 * root1)
+  return numerics.not_negative(jnp.where(
+      alike, half_distance - 0.5 * (root1 - root2) ** 2,
+      root1 * root2 - nngp))
 
 
 def spread(tape1: PyTree, tape2: PyTree, gap: Map) -> tuple[PyTree, PyTree]:

@@ -161,11 +161,7 @@ def _image_kernel(finish, finish_alone, joint):
     if joint:  # (H, W, H, W).
       image1, image2 = image1[:, :, None, None], image2[None, None]
       q1, q2 = q1[:, :, None, None], q2[None, None]
-    near = lambda a, b: 0.5 * (a - b) ** 2
-    if isinstance(share, float):
-      term = near
-    else:
-      term = lambda a, b: jnp.where(share > 0, near(a, b), -a * b)
+    term = lambda a, b: _first_gap(share, a, b)
     channels = image1.shape[-1]
     if channels > 4:
       gap = jnp.mean(term(image1, image2), axis=-1)
@@ -232,6 +228,22 @@ def _image_kernel(finish, finish_alone, joint):
     return stats(x)[1]
 
   return cross, symmetric, diag
+
+
+@jax.custom_jvp
+def _first_gap(share, a, b):
+  """share (a^2 + b^2) - a b with share 1/2 or 0, without cancellation."""
+  near = 0.5 * (a - b) ** 2
+  return near if isinstance(share, float) else jnp.where(
+      share > 0, near, -a * b)
+
+
+@_first_gap.defjvp
+def _first_gap_jvp(primals, tangents):
+  share, a, b = primals
+  _, da, db = tangents
+  return _first_gap(*primals), (
+      (2 * share * a - b) * da + (2 * share * b - a) * db)
 
 
 def _fused_where_it_fits(layers, rest, usual):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dsr import checks, numerics
 from dsr.kernels import arccos
-from dsr.kernels.layers import Layer, nonlinear
+from dsr.kernels.layers import Layer, gap_after, nonlinear
 
 
 def Relu() -> Layer:
@@ -64,7 +64,7 @@ def Sign() -> Layer:
     return on, (_inverse(root), on)
 
   def rule(own1, own2, gap, ntk):
-    (inv1, on1), (inv2, on2) = own1, own2
+    (_, (inv1, on1)), (_, (inv2, on2)) = own1, own2
     turned = 2 * arccos.turn(gap * (inv1 * (0.5 * inv2)))
     on = on1 * on2
     return (on * turned, on * (1 - turned),
@@ -79,8 +79,7 @@ def _bent(name, a, b, fused=()):
   gain = straight + bent
 
   def moments(q):
-    root = numerics.safe_sqrt(q)
-    return gain * q, (root, _inverse(root))
+    return gain * q, _inverse(numerics.safe_sqrt(q))
 
   def rule(own1, own2, gap, ntk):
     out_gap, nngp, out_ntk = _rectified(*own1, *own2, gap, ntk)
@@ -153,12 +152,12 @@ def Erf() -> Layer:
     return out, (d, inv, w, square, c, numerics.safe_sqrt(out))
 
   def rule(own1, own2, gap, ntk):
-    (d1, inv1, w1, square1, c1, out1) = own1
-    (d2, inv2, w2, square2, c2, out2) = own2
+    _, (d1, inv1, w1, square1, c1, out1) = own1
+    _, (d2, inv2, w2, square2, c2, out2) = own2
     excess, largest = (2 * gap * inv1) * inv2, w1 * w2
     z = largest - excess
-    rest = (d1 + d2 * (1 - d1)) + jnp.maximum(
-        excess * (2 * largest - excess), 0)
+    rest = (d1 + d2 * (1 - d1)) + numerics.not_negative(
+        excess * (2 * largest - excess))
     c = jnp.sqrt(rest)
     nngp = (2 / math.pi) * jnp.arctan2(z, c)
     # w1 - w2 from what is small.
@@ -172,10 +171,8 @@ def Erf() -> Layer:
 
     half_distance = (arc(square1, c1, w1 * apart + excess)
                      + arc(square2, c2, excess - w2 * apart)) / math.pi
-    alike = (out1 <= 2 * out2) & (out2 <= 2 * out1)
-    gap = jnp.where(alike, half_distance - 0.5 * (out1 - out2) ** 2,
-                    out1 * out2 - nngp)
     slope = (4 / math.pi) * (inv1 / c) * inv2
-    return (jnp.maximum(gap, 0), nngp, None if ntk is None else ntk * slope)
+    return (gap_after(half_distance, out1, out2, nngp), nngp,
+            None if ntk is None else ntk * slope)
 
   return nonlinear('Erf', moments, rule)

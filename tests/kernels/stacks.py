@@ -53,6 +53,8 @@ def theirs(stack, get='ntk'):
   nt = stax.load().stax
 
   def build(name, kernel_size=None, window=None, **kwargs):
+    if name == 'Gaussian':
+      kwargs['b'] = -kwargs['b']  # exp(b x^2) there.
     args = {'Dense': (1,), 'Conv': (1, (kernel_size,) * 2),
             'AvgPool': ((window,) * 2,) * 2}.get(name, ())
     return getattr(nt, name)(*args, **kwargs)

@@ -1,0 +1,84 @@
+"""Every nonlinearity at every scale of its inputs, against 120 digits.
+
+One batch holds all: norms from 1e-20 to 1e15 times one direction and others,
+zero, antipodes, near-duplicates. An error is relative to the root of both
+entries on the diagonal.
+"""
+import jax
+import numpy as np
+import pytest
+
+from tests.kernels import stacks
+from tests.kernels.stacks import dense
+from tests.reference import covariance
+
+_TINY_TO_HUGE = [1e-20, 1e-10, 1e-5, 1e-2, 1.0, 255.0, 1e4, 1e10, 1e15]
+_SMALL = [scale for scale in _TINY_TO_HUGE if scale <= 1]
+# name: (arguments, scales of the inputs at which nothing overflows).
+LAYERS = {
+    'Relu': ({}, _TINY_TO_HUGE),
+    'ABRelu': ({'a': 0.2, 'b': -1.5}, _TINY_TO_HUGE),
+    'Erf': ({}, _TINY_TO_HUGE),
+    'Sign': ({}, _TINY_TO_HUGE),
+    'Gelu': ({}, _TINY_TO_HUGE),
+    'LayerNorm': ({}, _TINY_TO_HUGE),
+    'Sin': ({'a': 1.2, 'b': 0.8, 'c': 0.3}, _TINY_TO_HUGE),
+    'Cos': ({}, _TINY_TO_HUGE),
+    'Rbf': ({'gamma': 0.3}, _TINY_TO_HUGE),
+    'Gaussian': ({'a': 1.3, 'b': 0.4}, _TINY_TO_HUGE),
+    'Exp': ({'a': 0.5, 'b': 0.5}, _SMALL),
+    'Polynomial': ({'coefs': (0.3, -1.0, 0.5)}, _SMALL + [255.0]),
+}
+
+
+def stack(name, b_std):
+  layer = name, LAYERS[name][0]
+  return [dense(1.4, b_std), layer, dense(1.2, b_std), layer, dense(1.1, b_std)]
+
+
+def batch(name, dtype):
+  """(N, 10) rows; the last two are zero and a near-duplicate of norm 1."""
+  x, other, step = (stacks.normal(i, 10) for i in range(3))
+  rows = [scale * v for scale in LAYERS[name][1] for v in (x, other)]
+  rows += [-x, x, 3 * x, -0.1 * x, x * (1 + 1e-3), x * (1 + 1e-6),
+           x + 1e-3 * step, x + 1e-6 * step, 0 * x, -x + 1e-4 * step]
+  return np.array(rows).astype(dtype)
+
+
+def errors(got, want):
+  """|got - want| over the root of both diagonal entries; NaN is infinite."""
+  want = want.astype(float)
+  own = np.sqrt(np.diag(want))
+  scale = np.outer(own, own)
+  error = np.abs(np.asarray(got, float) - want) / np.where(scale > 0, scale, 1)
+  return np.where(np.isnan(error), np.inf, error)
+
+
+def worst(name, b_std, dtype, build):
+  """The largest error, and where it is, of a kernel made by `build`."""
+  x = batch(name, dtype)
+  network = stack(name, b_std)
+  want = covariance.kernel(network, x, digits=120)
+  # What squares to less than the dtype holds is lost in the norm.
+  seen = np.square(x.astype(dtype)).max(1) > np.finfo(dtype).tiny
+  seen |= (x == 0).all(1) | (b_std > 0)
+  error = errors(build(network)(x), want)[np.ix_(seen, seen)]
+  return error.max(), np.unravel_index(error.argmax(), error.shape)
+
+
+# As measured, rounded up; Sin and its kin see |x - x'|, of which the norms'
+# rounding leaves fewer digits the larger they are.
+BOUNDS = {'float32': 2e-6, 'float64': 1e-14}
+_FAST = 'Relu', 'Erf'
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('b_std', [0.3, 0.0])
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name in _FAST else pytest.mark.slow)
+    for name in LAYERS])
+def test_no_scale_costs_digits(name, b_std, dtype):
+  if name in _FAST and (b_std, dtype) != (0.3, 'float32'):
+    pytest.skip('the same program in another dtype: in the slow ones')
+  error, at = worst(name, b_std, dtype, stacks.ours)
+  assert error < BOUNDS[dtype], at
