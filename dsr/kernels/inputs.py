@@ -223,16 +223,20 @@ def _mend_jvp(primals, tangents):
 def _from_differences(one, two):
   """The gap of vectors and roots `one` with `two`, row by row."""
   u, ratio = _apart(one, two)
-  return 0.5 * ratio * mean_square(u)
+  size = _root(u)
+  return (0.5 * ratio * size) * size  # In this order, lest it overflows.
 
 
 def _apart(one, two):
-  """u = x1 - x2 r1 / r2, from differences, and r2 / r1."""
+  """u = x1 - x2 r1 / r2, from differences where that helps, and r2 / r1."""
   (x1, root1), (x2, root2) = one, two
   diff = x1 - x2
+  alike = (root1 < 2 * root2) & (root2 < 2 * root1)
   longer = numerics.safe_divide(
       jnp.mean(diff * (x1 + x2), axis=-1), (root1 + root2) * root2)
-  return diff - longer[..., None] * x2, numerics.safe_divide(root2, root1)
+  share = jnp.where(alike, longer, numerics.safe_divide(root1, root2))
+  u = jnp.where(alike[..., None], diff, x1) - share[..., None] * x2
+  return u, numerics.safe_divide(root2, root1)
 
 
 def _listed(close, size):

@@ -26,7 +26,7 @@ LAYERS = {
     'Cos': ({}, _TINY_TO_HUGE),
     'Rbf': ({'gamma': 0.3}, _TINY_TO_HUGE),
     'Gaussian': ({'a': 1.3, 'b': 0.4}, _TINY_TO_HUGE),
-    'Exp': ({'a': 0.5, 'b': 0.5}, _SMALL),
+    'Exp': ({'a': 0.5, 'b': 0.3}, _SMALL),
     'Polynomial': ({'coefs': (0.3, -1.0, 0.5)}, _SMALL + [255.0]),
 }
 

@@ -135,6 +135,7 @@ def _exp_layer(k, ntk, a=1, b=1):
 
 
 def _gaussian(k, ntk, a=1, b=1):
+  a, b = mpmath.mpf(a), mpmath.mpf(b)
   wide = 1 + 2 * b * _variances(k)
   det = np.multiply.outer(wide, wide) - 4 * b**2 * k**2
   return (a**2 / _sqrt(det), ntk * 4 * a**2 * b**2 * k / (det * _sqrt(det)))
