@@ -20,8 +20,8 @@ from dsr.kernels.gram import gram
 from dsr.kernels.layers import Dense, Flatten, Identity, Layer, Pair, nonlinear
 from dsr.kernels.network import Kernels, serial
 from dsr.kernels.nonlinearities import (
-    Abs,
     ABRelu,
+    Abs,
     Erf,
     LeakyRelu,
     Relu,

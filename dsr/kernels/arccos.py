@@ -71,7 +71,7 @@ def kappa0(h: Float[Array, '...']) -> Float[Array, '...']:
 
 @jax.custom_jvp
 def turn(h: Float[Array, '...']) -> Float[Array, '...']:
-  r"""theta / \pi = 1 - \kappa_0 at the gap h, with the digits of small angles."""
+  r"""theta / \pi = 1 - \kappa_0 at h, with the digits of small angles."""
   angle = _acute(h)
   return jnp.where(h > 0.5, 1 - angle, angle)
 

@@ -27,10 +27,10 @@ def fcn(depth: int = 1, *, W_std: float = _HE, b_std: float = 0.1,
   """
   checks.at_least('depth', depth, 1)
   checks.one_of('nonlinearity', nonlinearity, _NONLINEARITIES)
-  hidden = [layers.Dense(W_std=W_std, b_std=b_std), _NONLINEARITIES[nonlinearity]()]
+  dense = layers.Dense(W_std=W_std, b_std=b_std)
+  hidden = [dense, _NONLINEARITIES[nonlinearity]()]
   return network.serial(
-      layers.Flatten(), *hidden * depth, layers.Dense(W_std=W_std, b_std=b_std), get=get,
-      name=f'fcn{depth}')
+      layers.Flatten(), *hidden * depth, dense, get=get, name=f'fcn{depth}')
 
 
 def convnet(depth: int = 3, *, pooling: bool = True, W_std: float = _HE,
@@ -50,8 +50,8 @@ def convnet(depth: int = 3, *, pooling: bool = True, W_std: float = _HE,
       3, W_std=W_std, b_std=b_std, padding=padding), nonlinearities.Relu()]
   block += [convolutions.AvgPool(2)] if pooling else []
   return network.serial(
-      *block * depth, layers.Flatten(), layers.Dense(W_std=W_std, b_std=b_std), get=get,
-      name=f'convnet{depth}' + ('' if pooling else '_nopool'), fused=fused)
+      *block * depth, layers.Flatten(),
+      layers.Dense(W_std=W_std, b_std=b_std), get=get, name=f'convnet{depth}' + ('' if pooling else '_nopool'), fused=fused)
 
 
 def myrtle(depth: int = 5, *, W_std: float = _HE, b_std: float = 0.1,

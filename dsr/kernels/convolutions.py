@@ -67,14 +67,12 @@ def Conv(kernel_size: int | Sequence[int] = 3, *,
 
   def window_sum(x):
     """Sums an (H, W) map over the offsets, one axis after the other."""
-    ends, _ = geometry(x.shape)
-    for axis in range(2):
-      at = lambda values, other: [
-          values[i] if i == axis else other for i in range(2)]
-      x = lax.reduce_window(
-          extend(x, at(ends, (0, 0))), np.zeros((), x.dtype), lax.add,
-          at(size, 1), at(stride, 1), 'VALID')
-    return x
+    (rows, cols), _ = geometry(x.shape)
+    zero = np.zeros((), x.dtype)
+    x = lax.reduce_window(extend(x, (rows, (0, 0))), zero, lax.add,
+                          (size[0], 1), (stride[0], 1), 'VALID')
+    return lax.reduce_window(extend(x, ((0, 0), cols)), zero, lax.add,
+                             (1, size[1]), (1, stride[1]), 'VALID')
 
   def joint_sum(x, outside=None):
     """Sums a joint map over the offsets, the same for both positions."""
@@ -171,11 +169,10 @@ def _pooled(name, windows, *, squeeze=False, total=False, ndim=None, rule=()):
 
   def means(x, size, stride):
     for first in range(0, x.ndim, 2):  # One position, then the other.
-      at = lambda values: [
-          values[i - first] if first <= i < first + 2 else 1
-          for i in range(x.ndim)]
-      x = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, at(size),
-                            at(stride), 'VALID')
+      before, after = (1,) * first, (1,) * (x.ndim - first - 2)
+      x = lax.reduce_window(
+          x, np.zeros((), x.dtype), lax.add, (*before, *size, *after),
+          (*before, *stride, *after), 'VALID')
       x = x if total else x / math.prod(size)
     return jnp.squeeze(x) if squeeze else x
 

@@ -9,7 +9,7 @@ Cost per pair: a few dozen flops a nonlinearity for vectors; for images that
 times H W, and times (H W)^2 up to the last pooling layer.
 """
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

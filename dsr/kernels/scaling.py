@@ -1,5 +1,4 @@
 """W_std and b_std of the layers with weights, and what a bias does to a gap."""
-from typing import Any
 
 import jax
 from jaxtyping import Array

@@ -112,12 +112,12 @@ def Exp(a: float = 1.0, b: float = 1.0) -> Layer:
 
 
 def Gaussian(a: float = 1.0, b: float = 1.0) -> Layer:
-  r"""a exp(-b x^2): k' = a^2 / sqrt(D), D = (1 + 2 b q1)(1 + 2 b q2) - 4 b^2 k^2.
+  r"""a exp(-b x^2): k' = a^2 / sqrt D, of D below.
 
-  With s'^2 = a^4 / D_0, D_0 = sqrt((1 + 4 b q1)(1 + 4 b q2)) of the inputs alone,
-  D - D_0 = 4 b^2 gap (2 s - gap) + (sqrt(1 + 4 b q1) - sqrt(1 + 4 b q2))^2 / 2,
-  where nothing is negative. \Theta' = 4 a^2 b^2 k D^{-3/2} \Theta. Refs:
-  Williams (1997), Computing with infinite networks.
+  D = (1 + 2 b q1) (1 + 2 b q2) - 4 b^2 k^2;  \Theta' = 4 a^2 b^2 k D^{-3/2}
+  \Theta. With w = sqrt(1 + 4 b q) of each input and D_0 = w1 w2, s' = a^2 /
+  sqrt D_0 and D - D_0 = 4 b^2 gap (2 s - gap) + (w1 - w2)^2 / 2, where nothing
+  is negative. Refs: Williams (1997), Computing with infinite networks.
 
   Raises:
     ValueError: `a` is 0 or `b` not positive.

@@ -83,8 +83,6 @@ def theirs(stack, get='ntk'):
     if 'window' in kwargs:
       window = shape(kwargs.pop('window'))
       args = window, kwargs.pop('strides', window)
-      if len(window) == 1:
-        kwargs['spec'] = 'NHC'
     return getattr(nt, name)(*args, **kwargs)
 
   def _each(stack):

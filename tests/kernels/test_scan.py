@@ -5,9 +5,11 @@ zero, antipodes, near-duplicates. An error is relative to the root of both
 entries on the diagonal.
 """
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dsr import kernels
 from tests.kernels import stacks
 from tests.kernels.stacks import dense
 from tests.reference import covariance
@@ -82,3 +84,55 @@ def test_no_scale_costs_digits(name, b_std, dtype):
     pytest.skip('the same program in another dtype: in the slow ones')
   error, at = worst(name, b_std, dtype, stacks.ours)
   assert error < BOUNDS[dtype], at
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name == 'Sin' else pytest.mark.slow)
+    for name in LAYERS])
+def test_gradients_match_the_oracle(name):
+  """Of unequal lengths, a copy and a zero vector; the mean at a kink."""
+  x = stacks.normal(3, 5, 4)
+  x[1], x[2], x[3] = 30 * x[1], x[0], 0 * x[3]
+  if name in ('Exp', 'Polynomial'):
+    x[1] /= 30
+  weights, direction = stacks.normal(4, 5, 5), stacks.normal(5, 5, 4)
+  direction[2] = direction[0]  # So that the copy stays one.
+  network = stack(name, 0.3)
+  kernel = stacks.ours(network)
+  value, (grad,) = stacks.value_and_grads(kernel.symmetric, weights)(x)
+  if name in ('Sign', 'LayerNorm'):  # They jump at zero.
+    direction[3] = 0
+  want = covariance.slope(network, x, direction, weights)
+  np.testing.assert_allclose(np.vdot(grad, direction), want, rtol=1e-7)
+
+
+@pytest.mark.parametrize(('fn', 'same'), [
+    (jax.scipy.special.erf, 'Erf'),
+    pytest.param(jnp.sin, 'Sin', marks=pytest.mark.slow),
+    pytest.param(lambda x: jax.nn.gelu(x, approximate=False), 'Gelu',
+                 marks=pytest.mark.slow)])
+def test_series_of_a_function_match_its_closed_form(fn, same):
+  """Value and gradient, with a copy, a near-duplicate and a zero vector."""
+  x = stacks.normal(3, 5, 4)
+  x[1], x[2], x[3] = x[0], x[0] + 1e-6 * x[4], 0
+  weights = stacks.normal(4, 5, 5)
+  series = kernels.Elementwise(fn, tolerance=1e-12)
+  closed = getattr(kernels, same)()
+  (value, (grad,)), (want, (want_grad,)) = (
+      stacks.value_and_grads(kernels.serial(
+          kernels.Dense(), layer, kernels.Dense(b_std=0.1), layer,
+          kernels.Dense()).symmetric, weights)(x)
+      for layer in (series, closed))
+  np.testing.assert_allclose(value, want, rtol=1e-10, atol=1e-12)
+  np.testing.assert_allclose(
+      grad, want_grad, rtol=0, atol=1e-8 * np.abs(want_grad).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('degree', [1, 2, 5])
+def test_hermite_of_unit_variance_is_a_power(degree):
+  x = stacks.normal(3, 5, 4)
+  x /= np.sqrt(np.mean(x**2, axis=1, keepdims=True))
+  kernel = kernels.serial(kernels.Dense(), kernels.Hermite(degree), get='nngp')
+  np.testing.assert_allclose(
+      kernel(x), (x @ x.T / 4) ** degree, rtol=1e-12, atol=1e-14)
