@@ -51,7 +51,8 @@ def convnet(depth: int = 3, *, pooling: bool = True, W_std: float = _HE,
   block += [convolutions.AvgPool(2)] if pooling else []
   return network.serial(
       *block * depth, layers.Flatten(),
-      layers.Dense(W_std=W_std, b_std=b_std), get=get, name=f'convnet{depth}' + ('' if pooling else '_nopool'), fused=fused)
+      layers.Dense(W_std=W_std, b_std=b_std), get=get,
+      name=f'convnet{depth}' + ('' if pooling else '_nopool'), fused=fused)
 
 
 def myrtle(depth: int = 5, *, W_std: float = _HE, b_std: float = 0.1,

@@ -10,8 +10,8 @@ out, so TensorFlow is neither needed nor loaded.
 Not repaired is what reads jax's internals at run time: the structured
 derivatives of `nt.empirical_ntk_fn(implementation=3)`, and `AUTO`, which tries
 them; both raise a ValueError that says so. `dsr.kernels.empirical` has our own,
-and chooses by itself. Values are neural-tangents' own as well: in float32 its k(x, x)
-is off by up to 3e-4, where `dsr.kernels.layers` is exact to 1e-5.
+and chooses by itself. Values are neural-tangents' own as well: in float32 its
+k(x, x) is off by up to 3e-4, where `dsr.kernels.layers` is exact to 1e-5.
 Paper: arXiv:1912.02803.
 """
 from collections.abc import Callable

@@ -111,7 +111,7 @@ def test_unequal_images_keep_their_digits():
 @pytest.mark.slow
 def test_ready_networks():
   x = stacks.normal(0, 2, 8, 8, 2)
-  for kernel, layers in ((kernels.resnet(8), 1), (kernels.wide_resnet(10), 1)):
+  for kernel in (kernels.resnet(8), kernels.wide_resnet(10)):
     k = kernel(x)
     np.testing.assert_allclose(k, k.T)
     assert np.linalg.eigvalsh(k).min() > 0

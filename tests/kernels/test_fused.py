@@ -19,7 +19,8 @@ STACKS = {
     'small': ([*BLOCK, kernels.AvgPool(2), kernels.Flatten(),
                kernels.Dense(W_std=1.4, b_std=0.1)], (8, 8, 2)),
     'one': ([*BLOCK, kernels.AvgPool(2)] * 2
-            + [kernels.Flatten(), kernels.Dense(W_std=1.4, b_std=0.1)], (16, 12, 3)),
+            + [kernels.Flatten(), kernels.Dense(W_std=1.4, b_std=0.1)],
+            (16, 12, 3)),
     'two-one': ([*BLOCK * 2, kernels.AvgPool(2), *BLOCK, kernels.AvgPool(2),
                  *BLOCK, kernels.GlobalAvgPool(), kernels.Dense()],
                 (20, 16, 1)),

@@ -181,7 +181,7 @@ def test_bad_input_is_named():
 @pytest.mark.parametrize('implementation', [0, 3])
 def test_what_cannot_run_is_refused(implementation):
   nt = stax.load()
-  with pytest.raises(ValueError, match='`implementation` must be JACOBIAN_CONT'):
+  with pytest.raises(ValueError, match='`implementation` must be JACOBI'):
     nt.empirical_ntk_fn(lambda params, x: x * params,
                         implementation=implementation)
 
