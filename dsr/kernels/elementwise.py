@@ -31,7 +31,7 @@ _MOST_TERMS = 256
 
 
 def Elementwise(fn: Callable, *, tolerance: float = 1e-6,
-                largest: float = 3.0, name: str = '') -> Layer:
+                largest: float = 2.0, name: str = '') -> Layer:
   """Any smooth function of each activation, such as `jnp.tanh`.
 
   A function with a kink has a slow series: use `ABRelu` and its kin where they
@@ -42,7 +42,8 @@ def Elementwise(fn: Callable, *, tolerance: float = 1e-6,
     fn: of arrays, elementwise; JAX differentiates it.
     tolerance: of k', relative to sqrt(q1' q2'), which decides the number of
       terms; also of the derivative's kernel.
-    largest: standard deviation of the activations up to which that holds.
+    largest: standard deviation of the activations up to which that holds;
+      tanh takes 83 terms for 1.5 and 145 for 2.
     name: for messages and records.
 
   Raises:
