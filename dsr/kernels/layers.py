@@ -14,8 +14,8 @@ norm of 1 and of 10,000 keep their digits. With space, sums over positions must
 stay sums, so gap = share (q1 + q2) - k, with one `share` for the pair: 1/2,
 half the squared distance, where the two images have norms of the same order,
 which keeps the digits of near-duplicates; and 0 where they have not, since
-half the larger variance would drown k. `to_angle` and `from_angle` go from one
-form to the other, without cancellation where share is 1/2.
+half the larger variance would drown k. Nonlinearities see the first form: see
+`nonlinear`, which goes there and back.
 
 Shapes: without space q, gap and ntk are scalars. With space q is (H, W); gap
 and ntk are (H, W) where both inputs are looked at in the same position

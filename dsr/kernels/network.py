@@ -54,8 +54,9 @@ def serial(*layers: Layer, get: str | tuple[str, str] = 'ntk', name: str = '',
   Returns:
     A `KernelFn` on (N, H, W, C) images, (N, L, C) sequences where a layer was
     given a window for them, or on (N, D) vectors if the first layer takes
-    vectors (`Flatten` takes all). Inputs are float32 or float64, and the
-    kernel has their dtype. Input covariance: <x, x'> / D for vectors,
+    vectors (`Flatten` takes all). Inputs are float32 or float64, both the
+    same: two dtypes raise, with or without x64. The kernel has that dtype, or
+    float32 without x64. Input covariance: <x, x'> / D for vectors,
     <x(p), x'(p')> / C for images. Memory grows with N M (H W)^2 of a few
     pairs only; for matrices that do not fit, see `kernels.gram`.
 
