@@ -110,11 +110,10 @@ def test_gradients_match_the_oracle(name):
   np.testing.assert_allclose(np.vdot(grad, direction), want, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('fn', 'same'), [
-    (jax.scipy.special.erf, 'Erf'),
-    pytest.param(jnp.sin, 'Sin', marks=pytest.mark.slow),
-    pytest.param(lambda x: jax.nn.gelu(x, approximate=False), 'Gelu',
-                 marks=pytest.mark.slow)])
+    (jax.scipy.special.erf, 'Erf'), (jnp.sin, 'Sin'),
+    (lambda x: jax.nn.gelu(x, approximate=False), 'Gelu')])
 def test_series_of_a_function_match_its_closed_form(fn, same):
   """Value and gradient, with a copy, a near-duplicate and a zero vector."""
   x = stacks.normal(3, 5, 4)
