@@ -196,7 +196,8 @@ before = {name.partition('.')[0] for name in sys.modules}
 class Refuse:
   def find_spec(self, name, path=None, target=None):
     top = name.partition('.')[0]
-    if top not in before | set(sys.stdlib_module_names) | {'dsr', 'wadler_lindig'}:
+    known = before | set(sys.stdlib_module_names) | {'dsr', 'wadler_lindig'}
+    if top not in known:
       raise ImportError(name)
 
 sys.meta_path.insert(0, Refuse())
