@@ -31,6 +31,11 @@ def images(
         f'expected {tuple(shape)}.')
 
 
+def sequences(name: str, x: Any) -> None:
+  """`x` is a non-empty floating (N, L, C) array."""
+  _floating(name, x, rank=3, letters='(N, L, C)')
+
+
 def square(name: str, x: Any) -> None:
   """`x` is a non-empty floating (N, N) array."""
   _floating(name, x, rank=2, letters='(N, N)')
@@ -111,6 +116,12 @@ def same_rows(**arrays: Any) -> None:
   if len(set(rows.values())) > 1:
     got = ', '.join(f'`{name}` has {n}' for name, n in rows.items())
     raise ValueError(f'Arrays must have the same number of rows: {got}.')
+
+
+def number(name: str, value: Any) -> None:
+  """`value` is a finite number."""
+  if not _is_number(value):
+    raise ValueError(f'`{name}` must be a finite number, got {value!r}.')
 
 
 def positive(name: str, value: Any) -> None:

@@ -86,6 +86,11 @@ def safe_divide(
   return jnp.where(zero, 0, x / jnp.where(zero, 1, y))
 
 
+def not_negative(x: Float[Array, '...']) -> Float[Array, '...']:
+  """x, and 0 (with gradient 0) where rounding left it below."""
+  return jnp.where(x >= 0, x, 0)
+
+
 def tree_dot(a: PyTree, b: PyTree) -> Float[Array, '']:
   """<a, b> summed over all leaves; the leaves' own dtype accumulates."""
   dots = jax.tree.map(

@@ -1,15 +1,40 @@
 """Kernels: infinite-width layers, empirical NTKs, and their large matrices."""
+from dsr.kernels import empirical, stax
 from dsr.kernels.architectures import by_name, convnet, fcn, myrtle
-from dsr.kernels.gram import gram
-from dsr.kernels.layers import (
+from dsr.kernels.combinators import (
+    FanInConcat,
+    FanInProd,
+    FanInSum,
+    FanOut,
+    parallel,
+)
+from dsr.kernels.convolutions import (
     AvgPool,
     Conv,
-    Dense,
-    Flatten,
     GlobalAvgPool,
+    GlobalSumPool,
+    SumPool,
 )
-from dsr.kernels.network import serial
-from dsr.kernels.nonlinearities import Erf, Relu
+from dsr.kernels.elementwise import Elementwise, Hermite, Polynomial
+from dsr.kernels.gram import gram
+from dsr.kernels.layers import Dense, Flatten, Identity, Layer, Pair, nonlinear
+from dsr.kernels.network import Kernels, serial
+from dsr.kernels.nonlinearities import (
+    ABRelu,
+    Abs,
+    Erf,
+    LeakyRelu,
+    Relu,
+    Sign,
+)
+from dsr.kernels.residual import resnet, wide_resnet
+from dsr.kernels.smooth import Cos, Exp, Gaussian, Gelu, LayerNorm, Rbf, Sin
 
-__all__ = ['AvgPool', 'Conv', 'Dense', 'Erf', 'Flatten', 'GlobalAvgPool',
-           'Relu', 'by_name', 'convnet', 'fcn', 'gram', 'myrtle', 'serial']
+__all__ = [
+    'ABRelu', 'Abs', 'AvgPool', 'Conv', 'Cos', 'Dense', 'Elementwise', 'Erf',
+    'Exp', 'FanInConcat', 'FanInProd', 'FanInSum', 'FanOut', 'Flatten',
+    'Gaussian', 'Gelu', 'GlobalAvgPool', 'GlobalSumPool', 'Hermite', 'Identity',
+    'Kernels', 'Layer', 'LayerNorm', 'LeakyRelu', 'Pair', 'Polynomial', 'Rbf',
+    'Relu', 'Sign', 'Sin', 'SumPool', 'by_name', 'convnet', 'empirical', 'fcn',
+    'gram', 'myrtle', 'nonlinear', 'parallel', 'resnet', 'serial', 'stax',
+    'wide_resnet']

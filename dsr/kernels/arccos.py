@@ -65,9 +65,15 @@ def kappa0(h: Float[Array, '...']) -> Float[Array, '...']:
   d\kappa_0 / dh = -2 / (\pi sin theta), replaced by 0 at h = 0 and h = 1: there
   the kernel has a kink in x, and 0 is the mean of its one-sided slopes.
   """
-  w, root = _fold(h)
-  angle = root * _horner(_ANGLE, w)
+  angle = _acute(h)
   return jnp.where(h > 0.5, angle, 1 - angle)
+
+
+@jax.custom_jvp
+def turn(h: Float[Array, '...']) -> Float[Array, '...']:
+  r"""theta / \pi = 1 - \kappa_0 at h, with the digits of small angles."""
+  angle = _acute(h)
+  return jnp.where(h > 0.5, 1 - angle, angle)
 
 
 @jax.custom_jvp
@@ -92,10 +98,22 @@ def _kappa0_jvp(primals, tangents):
   return kappa0(h), slope * dh
 
 
+@turn.defjvp
+def _turn_jvp(primals, tangents):
+  (h,), (dh,) = primals, tangents
+  return turn(h), -_kappa0_jvp(primals, (dh,))[1]
+
+
 @bend.defjvp
 def _bend_jvp(primals, tangents):
   (h,), (dh,) = primals, tangents
   return bend(h), 2 * (jnp.where(h > 0.5, 0, 1) - kappa0(h)) * dh
+
+
+def _acute(h):
+  r"""The smaller of theta / \pi and 1 - theta / \pi."""
+  w, root = _fold(h)
+  return root * _horner(_ANGLE, w)
 
 
 def _fold(h):

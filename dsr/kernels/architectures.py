@@ -7,7 +7,7 @@ import math
 import re
 
 from dsr import checks, types
-from dsr.kernels import layers, network, nonlinearities
+from dsr.kernels import convolutions, layers, network, nonlinearities
 
 _HE = math.sqrt(2)
 _NONLINEARITIES = {'relu': nonlinearities.Relu, 'erf': nonlinearities.Erf}
@@ -27,10 +27,10 @@ def fcn(depth: int = 1, *, W_std: float = _HE, b_std: float = 0.1,
   """
   checks.at_least('depth', depth, 1)
   checks.one_of('nonlinearity', nonlinearity, _NONLINEARITIES)
-  hidden = [layers.Dense(W_std, b_std), _NONLINEARITIES[nonlinearity]()]
+  dense = layers.Dense(W_std=W_std, b_std=b_std)
+  hidden = [dense, _NONLINEARITIES[nonlinearity]()]
   return network.serial(
-      layers.Flatten(), *hidden * depth, layers.Dense(W_std, b_std), get=get,
-      name=f'fcn{depth}')
+      layers.Flatten(), *hidden * depth, dense, get=get, name=f'fcn{depth}')
 
 
 def convnet(depth: int = 3, *, pooling: bool = True, W_std: float = _HE,
@@ -46,10 +46,12 @@ def convnet(depth: int = 3, *, pooling: bool = True, W_std: float = _HE,
     ValueError: `depth < 1`, bad scales, or an unknown name.
   """
   checks.at_least('depth', depth, 1)
-  block = [layers.Conv(3, W_std, b_std, padding), nonlinearities.Relu()]
-  block += [layers.AvgPool(2)] if pooling else []
+  block = [convolutions.Conv(
+      3, W_std=W_std, b_std=b_std, padding=padding), nonlinearities.Relu()]
+  block += [convolutions.AvgPool(2)] if pooling else []
   return network.serial(
-      *block * depth, layers.Flatten(), layers.Dense(W_std, b_std), get=get,
+      *block * depth, layers.Flatten(),
+      layers.Dense(W_std=W_std, b_std=b_std), get=get,
       name=f'convnet{depth}' + ('' if pooling else '_nopool'), fused=fused)
 
 
@@ -64,12 +66,13 @@ def myrtle(depth: int = 5, *, W_std: float = _HE, b_std: float = 0.1,
     ValueError: another `depth`, bad scales, or an unknown name.
   """
   checks.one_of('depth', depth, _MYRTLE)
-  block = [layers.Conv(3, W_std, b_std, padding), nonlinearities.Relu()]
+  block = [convolutions.Conv(
+      3, W_std=W_std, b_std=b_std, padding=padding), nonlinearities.Relu()]
   first, second, third = _MYRTLE[depth]
   return network.serial(
-      *block, *block * first, layers.AvgPool(2), *block * second,
-      layers.AvgPool(2), *block * third, layers.GlobalAvgPool(),
-      layers.Dense(W_std, b_std), get=get, name=f'myrtle{depth}',
+      *block, *block * first, convolutions.AvgPool(2), *block * second,
+      convolutions.AvgPool(2), *block * third, convolutions.GlobalAvgPool(),
+      layers.Dense(W_std=W_std, b_std=b_std), get=get, name=f'myrtle{depth}',
       fused=fused)
 
 

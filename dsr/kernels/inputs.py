@@ -1,11 +1,15 @@
-r"""Half squared distances of input vectors, right to the last digit.
+r"""How far the angle between input vectors opens, to the last digit.
 
-  gap(x, x') = |x - x'|^2 / (2 D)
+  gap(x, x') = r r' - <x, x'> / D = r r' (1 - cos theta),  r = |x| / sqrt D
 
-A matrix product gives |x|^2 + |x'|^2 - 2 <x, x'>, whose rounding error is that
-of the norms: no digit is left for a near-duplicate, and the NTK, which grows
-like the distance itself, inherits its square root (3e-4 in float32). Pairs
-closer than a threshold are therefore computed again from x - x'. They are few
+A matrix product gives <x, x'>, whose rounding error is that of the norms: no
+digit is left for a small angle, and the NTK, which grows like the angle
+itself, inherits its square root (3e-4 in float32). Pairs closer than a
+threshold are therefore computed again from differences: with u = x - x' r/r'
+
+  gap = r'/r |u|^2 / (2 D),  (r - r') (r + r') = <x - x', x + x'> / D,
+
+which sees neither the length nor the size of the inputs. Such pairs are few
 (often none), so they are listed first; where they are not few the difference
 form is used for all pairs, a row at a time.
 """
@@ -19,8 +23,8 @@ from jaxtyping import Array, Float, PyTree
 
 from dsr import numerics
 
-# A pair is close if gap < _CLOSE * (|x|^2 + |x'|^2) / (2 D). The product form
-# then errs by at most eps / (2 sqrt(_CLOSE)) in the angle: under 2e-6.
+# A pair is close if gap < _CLOSE r r'. The product form then errs by at most
+# eps / sqrt(2 _CLOSE) in the angle: under 2e-6.
 _CLOSE = {'float32': 1e-3, 'float64': 1e-6}
 _CACHE = 2**21  # Bytes of one block of rows on CPU.
 _LISTED = 2**18  # Numbers in the differences of close pairs, for derivatives.
@@ -31,31 +35,32 @@ def mean_square(x: Float[Array, '*N D']) -> Float[Array, '*N']:
   return jnp.mean(x**2, axis=-1)
 
 
-def half_distance(
+def angular_gap(
     x1: Float[Array, 'N D'], x2: Float[Array, 'M D'] | None = None
 ) -> Float[Array, 'N M']:
-  """|x1 - x2|^2 / (2 D) for all pairs; `x2=None` means x1.
+  """r r' - <x, x'> / D for all pairs; `x2=None` means x1.
 
-  Exactly zero on the diagonal of the symmetric case. Relative error near 1e-6
-  in float32 at any distance; for derivatives see `_mend_jvp`.
+  Exactly zero on the diagonal of the symmetric case, never negative. Relative
+  error near 1e-6 in float32 at any angle; for derivatives see `_mend_jvp`.
   """
   symmetric = x2 is None
   x2 = x1 if symmetric else x2
-  square1, square2 = mean_square(x1), mean_square(x2)
-  gap = _plain(_product(x1, x2), square1, square2, x1.shape[1])
+  root1, root2 = _root(x1), _root(x2)
+  gap = _plain(_product(x1, x2), root1, root2, x1.shape[1])
   diagonal = 0 if symmetric else None
-  limit = jax.lax.stop_gradient(_limit(gap, square1, square2, diagonal))
-  return _zero_diagonal(_mend(gap, limit, x1, x2), diagonal)
+  limit = jax.lax.stop_gradient(_limit(gap, root1, root2, diagonal))
+  gap = _mend(gap, limit, (x1, root1), (x2, root2))
+  return _zero_diagonal(gap, diagonal)
 
 
-def on_half_distance(
+def on_angular_gap(
     fn: Callable, x1: Float[Array, 'N D'], x2: Float[Array, 'M D'] | None,
     rows: PyTree, cols: PyTree) -> Float[Array, 'N M']:
-  """fn(half_distance(x1, x2), rows, cols), faster if nothing is differentiated.
+  """fn(angular_gap(x1, x2), rows, cols), faster if nothing is differentiated.
 
   `fn` is traced into both branches of "are there close pairs?", so that in the
-  common case, none, it fuses with what is left of the distance: the product is
-  read twice and the distance never written. On CPU this goes block by block of
+  common case, none, it fuses with what is left of the gap: the product is read
+  twice and the gap never written. On CPU this goes block by block of
   rows, so that the product is still in the cache when it is read.
 
   Args:
@@ -73,35 +78,35 @@ def on_half_distance(
 def _fused(fn, x1, x2, rows, cols):
   symmetric = x2 is None
   right = x1 if symmetric else x2
-  square1, square2 = mean_square(x1), mean_square(right)
+  root1, root2 = _root(x1), _root(right)
 
-  def block(start, x1, square1, rows):
+  def block(start, x1, root1, rows):
     product = _product(x1, right)
     diagonal = start if symmetric else None
 
     def plain(product):
-      gap = _plain(product, square1, square2, x1.shape[1])
-      return gap, _limit(gap, square1, square2, diagonal)
+      gap = _plain(product, root1, root2, x1.shape[1])
+      return gap, _limit(gap, root1, root2, diagonal)
 
     def as_it_is(product):
       return fn(_zero_diagonal(plain(product)[0], diagonal), rows, cols)
 
     def mended(product):
-      gap = _mend(*plain(product), x1, right)
+      gap = _mend(*plain(product), (x1, root1), (right, root2))
       return fn(_zero_diagonal(gap, diagonal), rows, cols)
 
     # gap - limit, in the fewest operations an entry.
     share = 1 - _CLOSE[x1.dtype.name]
-    slack = _plain(product, share * square1, share * square2, x1.shape[1])
+    slack = _plain(product, share * root1, root2, x1.shape[1])
     if symmetric:
       slack = jnp.where(_eye(slack, start), 1, slack)
     return jax.lax.cond(jnp.min(slack) < 0, mended, as_it_is, product)
 
   size = _block_rows(x1.shape[0], right.shape[0] * x1.dtype.itemsize)
   if size == x1.shape[0]:
-    return block(0, x1, square1, rows)
+    return block(0, x1, root1, rows)
   blocks = jax.tree.map(
-      lambda a: a.reshape(-1, size, *a.shape[1:]), (x1, square1, rows))
+      lambda a: a.reshape(-1, size, *a.shape[1:]), (x1, root1, rows))
   starts = jnp.arange(0, x1.shape[0], size)
   out = jax.lax.map(lambda args: block(args[0], *args[1]), (starts, blocks))
   return out.reshape(x1.shape[0], -1)
@@ -109,7 +114,7 @@ def _fused(fn, x1, x2, rows, cols):
 
 @functools.partial(_fused.defjvp, symbolic_zeros=True)
 def _fused_jvp(fn, primals, tangents):
-  """Goes through `half_distance`, with respect to what moves only."""
+  """Goes through `angular_gap`, with respect to what moves only."""
   leaves, tree = jax.tree.flatten(primals)
   slopes = jax.tree.leaves(tangents)
   moving = [i for i, t in enumerate(slopes) if not isinstance(t, SymbolicZero)]
@@ -119,7 +124,7 @@ def _fused_jvp(fn, primals, tangents):
     for i, value in zip(moving, values):
       full[i] = value
     x1, x2, rows, cols = jax.tree.unflatten(tree, full)
-    return fn(half_distance(x1, x2), rows, cols)
+    return fn(angular_gap(x1, x2), rows, cols)
 
   return jax.jvp(split, [leaves[i] for i in moving],
                  [slopes[i] for i in moving])
@@ -138,15 +143,17 @@ def _product(x1, x2):
   return numerics.matmul(x1, x2.T)
 
 
-def _plain(product, square1, square2, dim):
-  half1, half2 = 0.5 * square1, 0.5 * square2
-  return (half1[:, None] + half2[None, :]) - (1 / dim) * product
+def _root(x):
+  return numerics.safe_sqrt(mean_square(x))
 
 
-def _limit(gap, square1, square2, diagonal):
+def _plain(product, root1, root2, dim):
+  return root1[:, None] * root2[None, :] - (1 / dim) * product
+
+
+def _limit(gap, root1, root2, diagonal):
   """Below this gap a pair is close; below all gaps on the diagonal."""
-  half = 0.5 * _CLOSE[gap.dtype.name]
-  limit = half * square1[:, None] + half * square2[None, :]
+  limit = (_CLOSE[gap.dtype.name] * root1)[:, None] * root2[None, :]
   if diagonal is None:
     return limit
   return jnp.where(_eye(gap, diagonal), -jnp.inf, limit)
@@ -164,19 +171,20 @@ def _eye(like, start):
 
 
 @jax.custom_jvp
-def _mend(gap, limit, x1, x2):
-  """`gap` with the entries below `limit` computed again from x1 - x2.
+def _mend(gap, limit, one, two):
+  """`gap` with the entries below `limit` computed again from differences.
 
   Up to N + M close pairs are listed; if there are more, all pairs are computed
   again, a row at a time.
   """
   def few(gap):
     rows, cols = _listed(gap < limit, sum(gap.shape))
-    diff = _take(x1, rows) - _take(x2, cols)
-    return _put(gap, rows, cols, 0.5 * mean_square(diff))
+    return _put(gap, rows, cols, _from_differences(
+        _take(one, rows), _take(two, cols)))
 
   def many(gap):
-    exact = jax.lax.map(lambda row: 0.5 * mean_square(row[None, :] - x2), x1)
+    exact = jax.lax.map(lambda row: _from_differences(
+        (row[0][None, :], row[1]), two), one)
     return jnp.where(gap < limit, exact, gap)
 
   count = jnp.sum(gap < limit, dtype=jnp.int32)
@@ -187,29 +195,48 @@ def _mend(gap, limit, x1, x2):
 
 @functools.partial(_mend.defjvp, symbolic_zeros=True)
 def _mend_jvp(primals, tangents):
-  """<x1 - x2, dx1 - dx2> / D for close pairs, the tangent of `gap` for others.
+  """(<u, dx> r'/r - <u, dx'>) / D of close pairs, others as the product.
 
   No branch stands between the tangents: it would copy its residuals, which
   are as large as the inputs, at every call. So the list of close pairs has a
   fixed length, here as many as fit 2^18 numbers. Should there be more, the
   others keep the tangent of the product form, with its rounding error of
-  eps |x| / |x - x'|.
+  eps / theta.
   """
-  gap, limit, x1, x2 = primals
-  dgap, _, dx1, dx2 = (
-      None if isinstance(d, SymbolicZero) else d for d in tangents)
-  size = min(sum(gap.shape), max(64, _LISTED // x1.shape[1]))
+  gap, limit, one, two = primals
+  dgap, _, (dx1, _), (dx2, _) = jax.tree.map(
+      lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
+  size = min(sum(gap.shape), max(64, _LISTED // one[0].shape[1]))
   rows, cols = jax.lax.cond(
       jnp.min(gap - limit) < 0, lambda: _listed(gap < limit, size),
       lambda: (max(gap.shape) + jnp.arange(size),) * 2)
-  diff = _take(x1, rows) - _take(x2, cols)
+  u, ratio = _apart(_take(one, rows), _take(two, cols))
   slope = jnp.zeros(size, gap.dtype)
   if dx1 is not None:
-    slope += jnp.mean(diff * _take(dx1, rows), axis=-1)
+    slope += ratio * jnp.mean(u * _take(dx1, rows), axis=-1)
   if dx2 is not None:
-    slope -= jnp.mean(diff * _take(dx2, cols), axis=-1)
+    slope -= jnp.mean(u * _take(dx2, cols), axis=-1)
   base = jnp.zeros_like(gap) if dgap is None else dgap
-  return _mend(gap, limit, x1, x2), _put(base, rows, cols, slope)
+  return _mend(*primals), _put(base, rows, cols, slope)
+
+
+def _from_differences(one, two):
+  """The gap of vectors and roots `one` with `two`, row by row."""
+  u, ratio = _apart(one, two)
+  size = _root(u)
+  return (0.5 * ratio * size) * size  # In this order, lest it overflows.
+
+
+def _apart(one, two):
+  """u = x1 - x2 r1 / r2, from differences where that helps, and r2 / r1."""
+  (x1, root1), (x2, root2) = one, two
+  diff = x1 - x2
+  alike = (root1 < 2 * root2) & (root2 < 2 * root1)
+  longer = numerics.safe_divide(
+      jnp.mean(diff * (x1 + x2), axis=-1), (root1 + root2) * root2)
+  share = jnp.where(alike, longer, numerics.safe_divide(root1, root2))
+  u = jnp.where(alike[..., None], diff, x1) - share[..., None] * x2
+  return u, numerics.safe_divide(root2, root1)
 
 
 def _listed(close, size):
@@ -220,8 +247,8 @@ def _listed(close, size):
   return rows, cols.astype(rows.dtype)
 
 
-def _take(x, rows):
-  return x.at[rows].get(mode='clip')
+def _take(arrays, rows):
+  return jax.tree.map(lambda a: a.at[rows].get(mode='clip'), arrays)
 
 
 def _put(gap, rows, cols, values):

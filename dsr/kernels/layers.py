@@ -4,13 +4,18 @@ The rules are written for one pair of inputs; `network.serial` batches them.
 A pair is described by
 
   q1, q2   variances k(x, x) and k(x', x') at the current depth,
-  gap      (q1 + q2) / 2 - k(x, x'), half the squared RKHS distance,
+  gap      how far k(x, x') is from what the variances allow, see below,
   nngp     k(x, x') itself, \Sigma on paper,
   ntk      \Theta(x, x'), None before the first weights.
 
-Every linear layer maps gap linearly and its bias drops out; the ReLU maps it
-without cancellation (see `nonlinearities`). So x = x' gives exactly 0 at any
-depth and near-duplicates keep their digits, which k(x, x') itself cannot do.
+Without space, gap = sqrt(q1 q2) - k, which is sqrt(q1 q2) (1 - cos theta). It
+does not see the lengths, so x' = x and x' = 3 x both give 0, and inputs of a
+norm of 1 and of 10,000 keep their digits. With space, sums over positions must
+stay sums, so gap = share (q1 + q2) - k, with one `share` for the pair: 1/2,
+half the squared distance, where the two images have norms of the same order,
+which keeps the digits of near-duplicates; and 0 where they have not, since
+half the larger variance would drown k. Nonlinearities see the first form: see
+`nonlinear`, which goes there and back.
 
 Shapes: without space q, gap and ntk are scalars. With space q is (H, W); gap
 and ntk are (H, W) where both inputs are looked at in the same position
@@ -21,38 +26,68 @@ NTK parameterisation: weights W_std w / sqrt(fan-in) and biases b_std b with
 w, b ~ N(0, 1). Refs: arXiv:1806.07572; arXiv:1904.11955 (convolutions).
 """
 from collections.abc import Callable
-import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from jax import lax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
-import numpy as np
+from jaxtyping import Array, Float, PyTree
 
-from dsr import checks
+from dsr import numerics
+from dsr.kernels import scaling
 
 Map = Float[Array, '...']
 
 
 class Pair(NamedTuple):
-  """What is known of two inputs at some depth; the module text has shapes."""
+  """What is known of two inputs at some depth; the module text has shapes.
+
+  Attributes:
+    gap: sqrt(q1 q2) - k without space, share (q1 + q2) - k with it.
+    nngp: k(x, x').
+    ntk: the NTK, None before the first weights.
+    share: 0 or 1/2 for the whole pair; None without space.
+    true: a True that the compiler cannot foresee, or None; see `nonlinear`.
+  """
 
   gap: Map
   nngp: Map
-  ntk: Map
+  ntk: Map | None = None
+  share: Any = None
+  true: Any = None
 
 
 class Layer(NamedTuple):
-  """One layer's rules.
+  """One layer's rules. To write your own, make a value of this type.
+
+  A layer sees one pair of inputs. `variance` runs once for each input and may
+  keep anything that `pair` needs of it, its tape; `pair` runs for each pair of
+  inputs, so what depends on one of them alone belongs on the tape. Both are
+  pure functions of arrays, and they close over no traced value. As an example,
+  a layer that multiplies all activations by a constant c:
+
+    Layer(variance=lambda q, own: (c**2 * q, ()),
+          pair=lambda tape1, tape2, at, joint_out: at._replace(
+              gap=c**2 * at.gap, nngp=c**2 * at.nngp,
+              ntk=None if at.ntk is None else c**2 * at.ntk),
+          name='Scale')
+
+  Nonlinearities are made by `nonlinear`, from a rule for angles.
 
   Attributes:
-    variance: (q, gap) -> (q after the layer, tape). `gap` is that of the
-      input with itself; `tape` is what `pair` needs of this input.
-    pair: (tape1, tape2, pair, joint_out) -> pair after the layer.
+    variance: (q, own) -> (q after the layer, tape). `own` is the `Pair` of the
+      input with itself before the layer, without its ntk.
+    pair: (tape1, tape2, pair, joint_out) -> pair after the layer. With space,
+      `joint_out` says whether a later layer needs the joint map.
     name: for messages and records.
     pools: whether it mixes positions, and so needs a joint gap.
     spatial: whether it takes images; None where it takes both.
+    flattens: whether its output has no space.
+    weights: whether it has weights, after which outputs are Gaussian.
+    nonlinear: whether outputs are not Gaussian any more.
+    ndim: spatial axes of the data, 1 or 2; None where it takes both.
+    branches: of `parallel`, the layers of each.
+    fans: how many branches it makes; -1 if it joins them, as equals if they
+      are Gaussian; -2 if it joins any.
     rule: what a fused program reads: ('conv', size, padding, W_std^2 / size^2),
       ('relu',), ('pool', window); empty for all others.
   """
@@ -62,185 +97,160 @@ class Layer(NamedTuple):
   name: str
   pools: bool = False
   spatial: bool | None = None
+  flattens: bool = False
+  weights: bool = False
+  nonlinear: bool = False
+  ndim: int | None = None
+  branches: tuple = ()
+  fans: int = 0
   rule: tuple = ()
 
 
-def Dense(W_std: float = 1.0, b_std: float = 0.0) -> Layer:
+def Dense(*, W_std: Any = 1.0, b_std: Any = 0.0) -> Layer:
   r"""k' = W_std^2 k + b_std^2;  \Theta' = k' + W_std^2 \Theta.
+
+  With r = sqrt q and g = sqrt(W_std^2 q + b_std^2) + W_std r of each input
+  gap' = W_std^2 gap + b_std^2 (g1 - g2)^2 / (2 g1 g2), a sum of what is not
+  negative. Cost: 8 operations a pair, 2 without a bias.
+
+  Args:
+    W_std: standard deviation of the weights times sqrt(fan-in); may be traced.
+    b_std: standard deviation of the biases; may be traced.
 
   Raises:
     ValueError: `W_std` is not positive, `b_std` negative, or either infinite.
   """
-  checks.positive('W_std', W_std)
-  checks.non_negative('b_std', b_std)
+  scales = scaling.Scales(W_std, b_std)
 
-  def variance(q, gap):
-    del gap
-    return W_std**2 * q + b_std**2, ()
-
-  def pair(tape1, tape2, at, joint_out):
-    del tape1, tape2, joint_out
-    nngp = W_std**2 * at.nngp + b_std**2
-    ntk = nngp if at.ntk is None else nngp + W_std**2 * at.ntk
-    return Pair(W_std**2 * at.gap, nngp, ntk)
-
-  return Layer(variance, pair, f'Dense({W_std:g}, {b_std:g})', spatial=False)
-
-
-def Conv(kernel_size: int = 3, W_std: float = 1.0, b_std: float = 0.0,
-         padding: str = 'SAME') -> Layer:
-  r"""k'(p, p') = W_std^2 / k^2 sum_o k(p + o, p' + o) + b_std^2, stride 1.
-
-  o runs over the k x k offsets, the same in both inputs; \Theta' = k' + the
-  same sum of \Theta. `padding` is 'SAME' (zeros outside) or 'CIRCULAR'.
-
-  Raises:
-    ValueError: an even or non-positive size, another padding, or bad scales.
-  """
-  checks.at_least('kernel_size', kernel_size, 1)
-  if kernel_size % 2 == 0:
-    raise ValueError(f'`kernel_size` must be odd, got {kernel_size}.')
-  checks.positive('W_std', W_std)
-  checks.non_negative('b_std', b_std)
-  checks.one_of('padding', padding, ('SAME', 'CIRCULAR'))
-  circular = padding == 'CIRCULAR'
-  reach = kernel_size // 2
-  scale = W_std**2 / kernel_size**2
-
-  def extend(x, ends):
-    """Zeros, or what comes round from the other side, all around x."""
-    widths = [(end, end) for end in ends]
-    return jnp.pad(x, widths, mode='wrap' if circular else 'constant')
-
-  def window_sum(x):
-    """Sums an (H, W) map over the offsets, one axis after the other."""
-    for axis in range(2):
-      ends = [reach if i == axis else 0 for i in range(2)]
-      size = [2 * end + 1 for end in ends]
-      x = lax.reduce_window(extend(x, ends), np.zeros((), x.dtype), lax.add,
-                            size, (1, 1), 'VALID')
-    return x
-
-  def joint_sum(x, q1=None, q2=None):
-    """Sums a joint map over the offsets, the same for both positions."""
-    h, w = x.shape[:2]
-    x = extend(x, [reach] * 4)
-    if q1 is not None and not circular:
-      # Where just one of the two positions is outside, its variance is 0 and
-      # the gap is half the variance of the other one, not 0.
-      outside = 1 - extend(jnp.ones((h, w), x.dtype), [reach] * 2)
-      q1, q2 = (extend(q, [reach] * 2) for q in (q1, q2))
-      x += 0.5 * (q1[:, :, None, None] * outside[None, None]
-                  + outside[:, :, None, None] * q2[None, None])
-    return sum(x[i:i + h, j:j + w, i:i + h, j:j + w]
-               for i in range(kernel_size) for j in range(kernel_size))
-
-  def variance(q, gap):
-    del gap
-    out = scale * window_sum(q) + b_std**2
-    return out, (q, out)
+  def variance(q, own):
+    del own
+    out, slack = scales.out(q), ()
+    if scales.biased:
+      reach = W_std * numerics.safe_sqrt(q)
+      g = numerics.safe_sqrt(out) + reach
+      # A traced bias may be 0, and then g may be.
+      slack = (numerics.safe_sqrt(g),
+               numerics.safe_divide(b_std * jnp.ones_like(g), g))
+      if not scales.traced:
+        slack += (jnp.arcsinh(reach / b_std),)
+    return out, (slack, scales.tape())
 
   def pair(tape1, tape2, at, joint_out):
     del joint_out
-    (q1, out1), (q2, out2) = tape1, tape2
-    if at.gap.ndim == 2:
-      gap = scale * window_sum(at.gap)
-      ntk = None if at.ntk is None else window_sum(at.ntk)
-    else:
-      gap = scale * joint_sum(at.gap, q1, q2)
-      ntk = None if at.ntk is None else joint_sum(at.ntk)
-    nngp = _mean(out1, out2, gap) - gap
-    return Pair(gap, nngp, nngp if ntk is None else nngp + scale * ntk)
+    weight, bias = scales.squares(tape1[1])
+    nngp, gap = weight * at.nngp + bias, weight * at.gap
+    if scales.biased:
+      gap += scaling.bent_by_bias(
+          *tape1[0][:2], *tape2[0][:2]) if scales.traced else (
+              scaling.bent_by_fixed_bias(*tape1[0], *tape2[0]))
+    ntk = nngp if at.ntk is None else nngp + weight * at.ntk
+    return at._replace(gap=gap, nngp=nngp, ntk=ntk)
 
-  return Layer(variance, pair, f'Conv({kernel_size}, {W_std:g}, {b_std:g})',
-               spatial=True, rule=('conv', kernel_size, padding, scale))
-
-
-def AvgPool(window: int = 2) -> Layer:
-  r"""Mean over window x window tiles, as many as fit (stride = window).
-
-  k'(P, P') = mean of k(p, p') over p in P, p' in P'; the same for \Theta.
-  gap' = mean of gap - v1(P) - v2(P'), v = half the mean of the input's gap
-  with itself within the tile.
-
-  Raises:
-    ValueError: `window` is not a positive integer; later, if it is larger than
-      the image.
-  """
-  checks.at_least('window', window, 1)
-  return _pool(lambda shape: (window, window), f'AvgPool({window})',
-               rule=('pool', window))
-
-
-def GlobalAvgPool() -> Layer:
-  """Mean over all positions; the output has no space left. See `AvgPool`."""
-  return _pool(lambda shape: shape, 'GlobalAvgPool', squeeze=True)
-
-
-def _pool(window_of, name, squeeze=False, rule=()):
-
-  def means(x, window):
-    for first in range(0, x.ndim, 2):  # One position, then the other.
-      size = [1] * x.ndim
-      size[first:first + 2] = window
-      x = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, size, size,
-                            'VALID') / math.prod(window)
-    return jnp.squeeze(x) if squeeze else x
-
-  def variance(q, gap):
-    window = window_of(q.shape)
-    if any(size < w for size, w in zip(q.shape, window)):
-      raise ValueError(f'`{name}` needs at least {window[0]} x {window[1]} '
-                       f'pixels, got {q.shape[0]} x {q.shape[1]}.')
-    inner = _diagonal(0.5 * means(gap, window), squeeze)
-    out = means(q, window) - 2 * inner
-    return out, (inner, out)
-
-  def pair(tape1, tape2, at, joint_out):
-    window = window_of(at.gap.shape[:2])
-
-    def pool(x):
-      x = means(x, window)
-      return x if joint_out else _diagonal(x, squeeze)
-
-    gap = pool(at.gap)
-    inner1, inner2 = spread(tape1[0], tape2[0], gap)
-    gap = gap - inner1 - inner2
-    nngp = _mean(tape1[1], tape2[1], gap) - gap
-    return Pair(gap, nngp, None if at.ntk is None else pool(at.ntk))
-
-  return Layer(variance, pair, name, pools=True, spatial=True, rule=rule)
+  return Layer(variance, pair, f'Dense({scales})', spatial=False, weights=True)
 
 
 def Flatten() -> Layer:
   """Mean over positions, the same position in both; vectors pass unchanged."""
 
-  def variance(q, gap):
-    del gap
-    return jnp.mean(q), ()
+  def variance(q, own):
+    del own
+    out = jnp.mean(q)
+    return out, numerics.safe_sqrt(out)
+
+  def pair(root1, root2, at, joint_out):
+    del joint_out
+    if at.share is None:
+      return at
+    return without_space(root1, root2, at._replace(
+        gap=jnp.mean(at.gap), nngp=jnp.mean(at.nngp),
+        ntk=None if at.ntk is None else jnp.mean(at.ntk)))
+
+  return Layer(variance, pair, 'Flatten', flattens=True)
+
+
+def Identity() -> Layer:
+  """The input itself, as the shortcut of a residual network."""
+  return Layer(lambda q, own: (q, ()), lambda tape1, tape2, at, joint_out: at,
+               'Identity')
+
+
+def nonlinear(name: str, moments: Callable, rule: Callable, *,
+              gain: float | None = None, fused: tuple = ()) -> Layer:
+  r"""A layer that acts on each activation by itself, from a rule for angles.
+
+  Args:
+    name: as in `Layer`.
+    moments: q -> (q after the layer, own): what `rule` needs of one input, any
+      pytree of maps shaped as q.
+    rule: ((root1, own1), (root2, own2), gap, ntk) -> (gap, nngp, ntk) after the
+      layer, entry by entry, with gap = sqrt(q1 q2) - k in both places and
+      roots sqrt q before it. ntk is None or to be multiplied by dk' / dk.
+    gain: q' / q, if it is a constant.
+    fused: `Layer.rule`.
+  """
+
+  def variance(q, own):
+    del own
+    out, kept = moments(q)
+    return out, (numerics.safe_sqrt(q), numerics.safe_sqrt(out), kept)
 
   def pair(tape1, tape2, at, joint_out):
-    del tape1, tape2, joint_out
-    return jax.tree.map(jnp.mean, at)
+    del joint_out
 
-  return Layer(variance, pair, 'Flatten')
+    def step(gap, ntk):
+      (root1, out1, own1), (root2, out2, own2) = spread(tape1, tape2, gap)
+      # Broadcast at once, so that a backward pass sums once.
+      root1, root2 = (jnp.broadcast_to(a, gap.shape) for a in (root1, root2))
+      own1, own2 = (root1, own1), (root2, own2)
+      if at.share is None:
+        return rule(own1, own2, gap, ntk)
+      offset = _offset(at.share, root1, root2)
+      gap, *rest = rule(own1, own2, gap + offset, ntk)
+      return (gap - (_offset(at.share, out1, out2) if gain is None
+                     else gain * offset), *rest)
+
+    if at.true is None or at.gap.ndim == 0:
+      out = step(at.gap, at.ntk)
+    else:
+      # XLA on CPU would fuse a nonlinearity into the windows that read it, and
+      # compute it once for every reader and entry, not vectorised. A branch,
+      # though always taken, keeps it apart: Myrtle-5 is 7 times faster for it.
+      nothing = lambda *maps: jax.tree.map(
+          lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, *maps))
+      out = jax.lax.cond(at.true, step, nothing, at.gap, at.ntk)
+    return at._replace(gap=out[0], nngp=out[1], ntk=out[2])
+
+  return Layer(variance, pair, name, nonlinear=True, rule=fused)
 
 
-def spread(a1: Map, a2: Map, gap: Map) -> tuple[Map, Map]:
+def gap_after(half_distance: Map, root1: Map, root2: Map, nngp: Map) -> Map:
+  """gap = sqrt(q1 q2) - k from half the squared distance, (q1 + q2) / 2 - k.
+
+  Where one root is over twice the other, from k, which then has more digits.
+  """
+  alike = (root1 <= 2 * root2) & (root2 <= 2 * root1)
+  return numerics.not_negative(jnp.where(
+      alike, half_distance - 0.5 * (root1 - root2) ** 2,
+      root1 * root2 - nngp))
+
+
+def spread(tape1: PyTree, tape2: PyTree, gap: Map) -> tuple[PyTree, PyTree]:
   """The two inputs' maps, shaped to broadcast against gap."""
-  if gap.ndim == 4:
-    return a1[:, :, None, None], a2[None, None, :, :]
-  return a1, a2
+  if gap.ndim < 4:
+    return tape1, tape2
+  return (jax.tree.map(lambda a: a[:, :, None, None], tape1),
+          jax.tree.map(lambda a: a[None, None, :, :], tape2))
 
 
-def _mean(q1, q2, gap):
-  q1, q2 = spread(q1, q2, gap)
-  return 0.5 * (q1 + q2)
+def without_space(root1: Map, root2: Map, at: Pair) -> Pair:
+  """`at` in the form that pairs without space have; see the module text."""
+  gap = at.gap + _offset(at.share, root1, root2)
+  return at._replace(gap=gap, share=None)
 
 
-def _diagonal(x, scalar):
-  """The entries at equal positions of a joint (H, W, H, W) map."""
-  if scalar:
-    return x
-  h, w = x.shape[:2]
-  return jnp.diagonal(x.reshape(h * w, h * w)).reshape(h, w)
+def _offset(share, root1, root2):
+  """What the angle's form of gap is more than the other one."""
+  apart = share * (root1 - root2) ** 2
+  if isinstance(share, float):  # 1/2, of an input with itself.
+    return -apart
+  return (1 - 2 * share) * (root1 * root2) - apart

@@ -9,135 +9,130 @@ Cost per pair: a few dozen flops a nonlinearity for vectors; for images that
 times H W, and times (H W)^2 up to the last pooling layer.
 """
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 import numpy as np
 
 from dsr import checks, numerics, types
-from dsr.kernels import inputs
+from dsr.kernels import combinators, inputs, streams
 from dsr.kernels.fused import kernel, stage
 from dsr.kernels.layers import Layer, Pair
 
 # Map entries worked on at once: what fits a core's cache, or fills a device.
 _WORK = 2**18
 _WORK_ACCELERATOR = 2**26
+# From this ratio of two images' variances on their gaps have a share of 0.
+_UNLIKE = 16
 
 
-def serial(*layers: Layer, get: str = 'ntk', name: str = '',
+class Kernels(NamedTuple):
+  """Both kernels of one pass: what `get=('nngp', 'ntk')` returns."""
+
+  nngp: Array
+  ntk: Array
+
+
+def serial(*layers: Layer, get: str | tuple[str, str] = 'ntk', name: str = '',
            fused: bool = False) -> types.KernelFn:
   r"""The kernel of an infinitely wide network of `layers`.
 
   Args:
     *layers: values made by `layers.Dense` and its siblings, first layer first.
-    get: 'ntk' for \Theta, 'nngp' for the covariance k of the outputs.
+    get: 'ntk' for \Theta, 'nngp' for the covariance k of the outputs, or
+      ('nngp', 'ntk') for both of one pass, as a `Kernels`.
     name: for records; by default the list of the layers.
     fused: run the leading (Conv 3 x 3, ReLU, AvgPool 2) stages of images with
       even sides of 8 to 32 pixels as one program each, see `kernels.fused`.
       It needs `nvcc` on a GPU or `g++` on a CPU, and has no forward-mode
-      derivative (`jax.jvp`). Images of other sizes take the usual way.
+      derivative (`jax.jvp`). It keeps half the squared distance of images of
+      any norm, and so loses the digits of images of unequal norms. Images of
+      other sizes take the usual way.
 
   Returns:
-    A `KernelFn` on (N, H, W, C) images, or on (N, D) vectors if the first
-    layer takes vectors (`Flatten` takes both). Inputs are float32 or float64,
-    and the kernel has their dtype. Input covariance: <x, x'> / D for vectors,
-    <x(p), x'(p')> / C for images.
+    A `KernelFn` on (N, H, W, C) images, (N, L, C) sequences where a layer was
+    given a window for them, or on (N, D) vectors if the first layer takes
+    vectors (`Flatten` takes all). Inputs are float32 or float64, both the
+    same: two dtypes raise, with or without x64. The kernel has that dtype, or
+    float32 without x64. Input covariance: <x, x'> / D for vectors,
+    <x(p), x'(p')> / C for images. Memory grows with N M (H W)^2 of a few
+    pairs only; for matrices that do not fit, see `kernels.gram`.
 
   Raises:
     ValueError: no layers; space needed after it was flattened, or left at the
-      end; a Dense layer on images; `get` unknown, or 'ntk' without weights.
+      end; a Dense layer on images; branches that do not fit; `get` unknown, or
+      'ntk' without weights.
   """
-  spatial = _check_stack(layers)
-  checks.one_of('get', get, ('ntk', 'nngp'))
-  check_input = (
-      checks.images if spatial else
-      checks.inputs if layers[0].name == 'Flatten' else checks.features)
-  if get == 'ntk' and not any(
-      layer.name.startswith(('Dense', 'Conv')) for layer in layers):
+  ndim = streams.check(layers)
+  both = isinstance(get, (tuple, list))
+  if not both or sorted(get) != ['nngp', 'ntk']:
+    checks.one_of('get', get, ('ntk', 'nngp'))
+  if get != 'nngp' and not streams.has_weights(layers):
     raise ValueError("`get='ntk'` needs a layer with weights, got none.")
   last_pool = max((i for i, l in enumerate(layers) if l.pools), default=-1)
-  joint_after = [i < last_pool for i in range(len(layers))]
 
-  def start(q1, q2, gap):
-    if gap.ndim == 4:
-      q1, q2 = q1[:, :, None, None], q2[None, None, :, :]
-    return Pair(gap, (0.5 * q1 + 0.5 * q2) - gap, None)
+  def read(pair):
+    return Kernels(pair.nngp, pair.ntk) if both else getattr(pair, get)
 
-  def advance(layer, tape1, tape2, pair, joint, true):
-    step = lambda pair: layer.pair(tape1, tape2, pair, joint)
-    if true is None or pair.gap.ndim == 0 or layer.spatial is not None:
-      return step(pair)
-    # XLA on CPU would fuse a nonlinearity into the windows that read it, and
-    # compute it once for every reader and entry, not vectorised. A branch,
-    # though always taken, keeps it apart: Myrtle-5 is 7 times faster for it.
-    nothing = lambda pair: jax.tree.map(
-        lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, pair))
-    return jax.lax.cond(true, step, nothing, pair)
-
-  def finish(first, tapes1, tapes2, pair, true=None):
+  def finish(first, tapes1, tapes2, pair):
     """The kernel of one pair, from layer `first` on."""
-    for layer, tape1, tape2, joint in zip(
-        layers[first:], tapes1, tapes2, joint_after[first:]):
-      pair = advance(layer, tape1, tape2, pair, joint, true)
-    return getattr(pair, get)
+    return read(combinators.along(layers[first:], tapes1, tapes2, pair))
 
-  def finish_alone(first, q, pair, true=None):
+  def finish_alone(first, q, pair):
     """One input from layer `first` on: tapes, and its kernel with itself."""
-    tapes = []
-    for layer, joint in zip(layers[first:], joint_after[first:]):
-      q, tape = layer.variance(q, pair.gap)
-      pair = advance(layer, tape, tape, pair, joint, true)
-      tapes.append(tape)
-    return tuple(tapes), getattr(pair, get)
+    _, tapes, own = combinators.alone(layers[first:], q, pair, False)
+    return tapes, read(own)
 
-  def value(one, two, gap, true=None):
-    """The kernel of one pair from their tapes."""
-    return finish(0, one[1], two[1], start(one[0], two[0], gap), true)
-
-  def alone(q, gap, true=None):
-    """One input: (input variance, tapes), and its kernel with itself."""
-    tapes, own = finish_alone(0, q, start(q, q, gap), true)
-    return (q, tapes), own
-
-  if spatial:
-    make = _image_kernel(alone, value, joint=last_pool >= 0)
-    if fused:
+  if ndim:
+    make = _image_kernel(finish, finish_alone, joint=last_pool >= 0)
+    if fused and not both:
       make = _fused_where_it_fits(
           layers, kernel.Rest(finish_alone, finish, last_pool), make)
   else:
-    make = _vector_kernel(alone, value)
+    make = _vector_kernel(finish, finish_alone)
   cross, symmetric, diag = (jax.jit(f) for f in make)
 
+  def checked(name, x):
+    if ndim:
+      checks.images(name, x) if ndim == 2 else checks.sequences(name, x)
+    elif layers[0].name == 'Flatten':
+      checks.inputs(name, x)
+    else:
+      checks.features(name, x)
+    checks.precision(name, x)
+    return x[:, :, None] if ndim == 1 else x  # As images of one column.
+
   def checked_cross(x1, x2):
-    check_input('x1', x1)
-    checks.precision('x1', x1)
+    left = checked('x1', x1)
     checks.inputs('x2', x2, like=x1)
-    return cross(x1, x2)
-
-  def checked_symmetric(x):
-    check_input('x1', x)
-    checks.precision('x1', x)
-    return symmetric(x)
-
-  def checked_diag(x):
-    check_input('x', x)
-    checks.precision('x', x)
-    return diag(x)
+    return cross(left, checked('x2', x2))
 
   return types.KernelFn(
-      checked_cross, checked_symmetric, checked_diag,
+      checked_cross, lambda x: symmetric(checked('x1', x)),
+      lambda x: diag(checked('x', x)),
       name or f'{get}[{", ".join(layer.name for layer in layers)}]')
 
 
-def _vector_kernel(alone, value):
+def _vector_kernel(finish, finish_alone):
   """(cross, symmetric, diag) on vectors: everything elementwise in (N, M)."""
 
   def flat(x):
     return x.reshape(x.shape[0], -1)
 
   def stats(x):
+    """((root of the input's variance, tapes), the kernel with itself)."""
     q = inputs.mean_square(x)
-    return jax.vmap(alone)(q, jnp.zeros_like(q))
+
+    def single(q):
+      return finish_alone(0, q, Pair(jnp.zeros_like(q), q))
+
+    tapes, own = jax.vmap(single)(q)
+    return (numerics.safe_sqrt(q), tapes), own
+
+  def value(one, two, gap):
+    return finish(0, one[1], two[1], Pair(gap, one[0] * two[0] - gap))
 
   def pairs(gap, one, two):
     along = jax.vmap(value, (None, 0, 0))
@@ -146,12 +141,12 @@ def _vector_kernel(alone, value):
   def cross(x1, x2):
     x1, x2 = flat(x1), flat(x2)
     (one, _), (two, _) = stats(x1), stats(x2)
-    return inputs.on_half_distance(pairs, x1, x2, one, two)
+    return inputs.on_angular_gap(pairs, x1, x2, one, two)
 
   def symmetric(x):
     x = flat(x)
     one, _ = stats(x)
-    return inputs.on_half_distance(pairs, x, None, one, one)
+    return inputs.on_angular_gap(pairs, x, None, one, one)
 
   def diag(x):
     return stats(flat(x))[1]
@@ -159,25 +154,36 @@ def _vector_kernel(alone, value):
   return cross, symmetric, diag
 
 
-def _image_kernel(alone, value, joint):
+def _image_kernel(finish, finish_alone, joint):
   """(cross, symmetric, diag) on images: pairs in blocks that fit the cache."""
 
-  def gap_of(image1, image2):
-    if joint:  # All pairs of positions: (H, W, H, W).
+  def start(q1, q2, image1, image2, share, true):
+    """The pair of the inputs: all pairs of positions if `joint`."""
+    if joint:  # (H, W, H, W).
       image1, image2 = image1[:, :, None, None], image2[None, None]
+      q1, q2 = q1[:, :, None, None], q2[None, None]
+    term = lambda a, b: _first_gap(share, a, b)
     channels = image1.shape[-1]
     if channels > 4:
-      return 0.5 * jnp.mean((image1 - image2) ** 2, axis=-1)
-    # Unrolled, it is one vectorised loop instead of many short reductions.
-    return 0.5 / channels * sum(
-        (image1[..., c] - image2[..., c]) ** 2 for c in range(channels))
+      gap = jnp.mean(term(image1, image2), axis=-1)
+    else:
+      # Unrolled, it is one vectorised loop instead of many short reductions.
+      gap = 1 / channels * sum(
+          term(image1[..., c], image2[..., c]) for c in range(channels))
+    return Pair(gap, share * q1 + share * q2 - gap, None, share, true)
 
   def single(image, true):
-    return alone(inputs.mean_square(image), gap_of(image, image), true)
+    q = inputs.mean_square(image)
+    tapes, own = finish_alone(0, q, start(q, q, image, image, 0.5, true))
+    return (q, tapes), own
 
   @jax.checkpoint
   def entry(image1, one, image2, two, true):
-    return value(one, two, gap_of(image1, image2), true)
+    size1, size2 = jnp.mean(one[0]), jnp.mean(two[0])
+    unlike = (size1 > _UNLIKE * size2) | (size2 > _UNLIKE * size1)
+    share = jnp.where(unlike, 0, 0.5).astype(image1.dtype)
+    pair = start(one[0], two[0], image1, image2, share, true)
+    return finish(0, one[1], two[1], pair)
 
   def block(x):
     size = math.prod(x.shape[1:3]) ** (2 if joint else 1)
@@ -211,14 +217,34 @@ def _image_kernel(alone, value, joint):
         lambda at: entry(*pick(at[0]), *pick(at[1]), true),
         (jnp.asarray(rows), jnp.asarray(cols)),
         batch_size=min(block(x), rows.size))
-    out = jnp.zeros((n, n), upper.dtype)
-    out = out.at[rows, cols].set(upper).at[cols, rows].set(upper)
-    return out.at[np.arange(n), np.arange(n)].set(diag)
+
+    def whole(upper, diag):
+      out = jnp.zeros((n, n), upper.dtype)
+      out = out.at[rows, cols].set(upper).at[cols, rows].set(upper)
+      return out.at[np.arange(n), np.arange(n)].set(diag)
+
+    return jax.tree.map(whole, upper, diag)
 
   def diag(x):
     return stats(x)[1]
 
   return cross, symmetric, diag
+
+
+@jax.custom_jvp
+def _first_gap(share, a, b):
+  """share (a^2 + b^2) - a b with share 1/2 or 0, without cancellation."""
+  near = 0.5 * (a - b) ** 2
+  return near if isinstance(share, float) else jnp.where(
+      share > 0, near, -a * b)
+
+
+@_first_gap.defjvp
+def _first_gap_jvp(primals, tangents):
+  share, a, b = primals
+  _, da, db = tangents
+  return _first_gap(*primals), (
+      (2 * share * a - b) * da + (2 * share * b - a) * db)
 
 
 def _fused_where_it_fits(layers, rest, usual):
@@ -239,25 +265,3 @@ def _true(x):
   if not numerics.on_cpu():
     return None  # Elsewhere a branch costs a transfer to the host.
   return x.ravel()[0] * 0 != 1  # NaN and infinity included.
-
-
-def _check_stack(layers) -> bool:
-  """Whether the stack takes images; raises where it does not fit together."""
-  if not layers:
-    raise ValueError('`layers` must hold at least one layer, got none.')
-  for layer in layers:
-    if not isinstance(layer, Layer):
-      raise ValueError(f'`layers` must be `Layer` values, got {layer!r}.')
-  known = [layer.spatial for layer in layers if layer.spatial is not None]
-  space = bool(known) and known[0] and layers[0].name != 'Flatten'
-  spatial = space
-  for layer in layers:
-    if layer.spatial and not space:
-      raise ValueError(f'`{layer.name}` needs images, but space was flattened.')
-    if layer.spatial is False and space:
-      raise ValueError(f'`{layer.name}` needs vectors: add `Flatten()` before.')
-    if layer.name in ('Flatten', 'GlobalAvgPool'):
-      space = False
-  if space:
-    raise ValueError('The last layer leaves space: add `Flatten()`.')
-  return spatial

@@ -8,9 +8,10 @@ names of its own, so jax is left as it was found. Its TensorFlow part is kept
 out, so TensorFlow is neither needed nor loaded.
 
 Not repaired is what reads jax's internals at run time: the structured
-derivatives of `nt.empirical_ntk_fn(implementation=3)`. `dsr.kernels.empirical`
-has our own. Values are neural-tangents' own as well: in float32 its k(x, x)
-is off by up to 3e-4, where `dsr.kernels.layers` is exact to 1e-5.
+derivatives of `nt.empirical_ntk_fn(implementation=3)`, and `AUTO`, which tries
+them; both raise a ValueError that says so. `dsr.kernels.empirical` has our own,
+and chooses by itself. Values are neural-tangents' own as well: in float32 its
+k(x, x) is off by up to 3e-4, where `dsr.kernels.layers` is exact to 1e-5.
 Paper: arXiv:1912.02803.
 """
 from collections.abc import Callable
@@ -56,7 +57,9 @@ def load() -> types.ModuleType:
         'The stax bridge needs neural-tangents, which the extra `stax` has: '
         "pip install -e '.[stax]'.")
   with _removed_names_of_jax(), _without_tensorflow():
-    return importlib.import_module(_PACKAGE)
+    module = importlib.import_module(_PACKAGE)
+  _refuse_what_is_broken()
+  return module
 
 
 def kernel(
@@ -102,6 +105,22 @@ def kernel(
     return jax.lax.map(one, x, batch_size=chunk)
 
   return KernelFn(cross, symmetric, diag, name)
+
+
+def _refuse_what_is_broken():
+  """Implementations of the empirical NTK that today's jax cannot run."""
+  empirical = importlib.import_module(f'{_PACKAGE}._src.empirical')
+  kinds = empirical.NtkImplementation
+
+  def refuse(*args, **kwargs):
+    raise ValueError(
+        '`implementation` must be JACOBIAN_CONTRACTION (1) or '
+        'NTK_VECTOR_PRODUCTS (2): AUTO (0) and STRUCTURED_DERIVATIVES (3) of '
+        "neural-tangents read internals that today's jax does not have. "
+        '`dsr.kernels.empirical.ntk` has both.')
+
+  for kind in (kinds.AUTO, kinds.STRUCTURED_DERIVATIVES):
+    empirical._implementation_to_ntk_fn[kind] = refuse
 
 
 @contextlib.contextmanager

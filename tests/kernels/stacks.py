@@ -15,13 +15,16 @@ def dense(W_std=1.4, b_std=0.3):
   return 'Dense', {'W_std': W_std, 'b_std': b_std}
 
 
-def conv(W_std=1.4, b_std=0.3, kernel_size=3, padding='SAME'):
+def conv(W_std=1.4, b_std=0.3, kernel_size=3, padding='SAME', **kwargs):
   return 'Conv', {'kernel_size': kernel_size, 'W_std': W_std, 'b_std': b_std,
-                  'padding': padding}
+                  'padding': padding, **kwargs}
 
 
-def avg_pool(window=2):
-  return 'AvgPool', {'window': window}
+def pool(window=2, name='AvgPool', **kwargs):
+  return name, {'window': window, **kwargs}
+
+
+avg_pool = pool
 
 
 RELU, ERF, FLATTEN, GLOBAL = (
@@ -44,21 +47,48 @@ def myrtle5(*scales):
 
 
 def ours(stack, get='ntk'):
-  return network.serial(
-      *(getattr(kernels, name)(**kwargs) for name, kwargs in stack), get=get)
+  return network.serial(*_ours(stack), get=get)
+
+
+def _ours(stack):
+  """A branch of `parallel` is a stack of its own."""
+  return [
+      kernels.parallel(*map(_ours, kwargs)) if name == 'parallel' else
+      getattr(kernels, name)(*kwargs) if isinstance(kwargs, tuple) else
+      getattr(kernels, name)(**kwargs) for name, kwargs in stack]
 
 
 def theirs(stack, get='ntk'):
   """The same network as a bridged kernel of neural-tangents."""
   nt = stax.load().stax
+  shape = lambda size: (size,) * 2 if isinstance(size, int) else size
 
-  def build(name, kernel_size=None, window=None, **kwargs):
-    args = {'Dense': (1,), 'Conv': (1, (kernel_size,) * 2),
-            'AvgPool': ((window,) * 2,) * 2}.get(name, ())
+  def build(name, kwargs):
+    if name == 'parallel':
+      return nt.parallel(*(nt.serial(*_each(branch)) if branch
+                           else nt.Identity() for branch in kwargs))
+    if isinstance(kwargs, tuple):
+      return getattr(nt, name)(*kwargs)
+    kwargs = dict(kwargs)
+    if name == 'Gaussian':
+      kwargs['b'] = -kwargs['b']  # exp(b x^2) there.
+    if 'strides' in kwargs:
+      kwargs['strides'] = shape(kwargs['strides'])
+    args = (1,) if name == 'Dense' else ()
+    if name == 'Conv':
+      size = shape(kwargs.pop('kernel_size'))
+      args = 1, size
+      if len(size) == 1:
+        kwargs['dimension_numbers'] = 'NHC', 'HIO', 'NHC'
+    if 'window' in kwargs:
+      window = shape(kwargs.pop('window'))
+      args = window, kwargs.pop('strides', window)
     return getattr(nt, name)(*args, **kwargs)
 
-  return stax.kernel(nt.serial(
-      *(build(name, **kwargs) for name, kwargs in stack))[2], get=get)
+  def _each(stack):
+    return [build(*layer) for layer in stack]
+
+  return stax.kernel(nt.serial(*_each(stack))[2], get=get)
 
 
 def normal(seed, *shape, dtype='float64'):

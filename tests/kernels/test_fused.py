@@ -13,11 +13,14 @@ from tests.kernels import stacks
 
 needs_compiler = pytest.mark.skipif(
     build.compiler('cpu') is None, reason='no g++')
-BLOCK = [kernels.Conv(3, 1.4, 0.1), kernels.Relu()]
+BLOCK = [kernels.Conv(3, W_std=1.4, b_std=0.1), kernels.Relu()]
 # Stages of one, two and three convolutions; what comes after them differs.
 STACKS = {
+    'small': ([*BLOCK, kernels.AvgPool(2), kernels.Flatten(),
+               kernels.Dense(W_std=1.4, b_std=0.1)], (8, 8, 2)),
     'one': ([*BLOCK, kernels.AvgPool(2)] * 2
-            + [kernels.Flatten(), kernels.Dense(1.4, 0.1)], (16, 12, 3)),
+            + [kernels.Flatten(), kernels.Dense(W_std=1.4, b_std=0.1)],
+            (16, 12, 3)),
     'two-one': ([*BLOCK * 2, kernels.AvgPool(2), *BLOCK, kernels.AvgPool(2),
                  *BLOCK, kernels.GlobalAvgPool(), kernels.Dense()],
                 (20, 16, 1)),
@@ -27,7 +30,7 @@ STACKS = {
 
 
 @pytest.fixture(params=[
-    pytest.param(name, marks=() if name == 'one' else pytest.mark.slow)
+    pytest.param(name, marks=() if name == 'small' else pytest.mark.slow)
     for name in STACKS])
 def both(request):
   """(usual, fused, shape of an image)."""

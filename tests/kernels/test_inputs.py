@@ -1,10 +1,11 @@
-"""Half squared distances: every path, to the last digit of the difference.
+"""Angular gaps: every path, to the last digit of the angle.
 
-The oracle subtracts before it squares, in float64; the inputs are float32
-numbers, so their differences are exact there.
+The oracle is r r' |u - u'|^2 / 2 of the normalised inputs, in 40 digits of
+the float32 or float64 numbers.
 """
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
@@ -12,15 +13,32 @@ from dsr.kernels import inputs
 from tests.kernels import stacks
 
 DTYPES = ['float32', 'float64']
-# Where the product form is used it may err by eps / (2 sqrt _CLOSE) ~ 2e-6 of
+# Where the product form is used it may err by eps / sqrt(2 _CLOSE) ~ 2e-6 of
 # the angle, which is twice that of the gap.
 RTOL = {'float32': 1e-4, 'float64': 1e-9}
 RTOL_CLOSE = {'float32': 1e-6, 'float64': 1e-14}
 
 
 def _gap(x1, x2):
-  diff = np.float64(x1)[:, None] - np.float64(x2)
-  return 0.5 * np.mean(diff**2, axis=-1)
+  """r r' (1 - cos theta) from the definition."""
+  with mpmath.workdps(40):
+    exact = [[[mpmath.mpf(float(v)) for v in row] for row in x]
+             for x in (x1, x2)]
+    dot = lambda a, b: mpmath.fdot(a, b) / len(a)
+    return np.array([[
+        float(mpmath.sqrt(dot(a, a) * dot(b, b)) - dot(a, b))
+        for b in exact[1]] for a in exact[0]])
+
+
+def _slopes(x1, x2, weights):
+  """Gradients of sum(weights * gap), 0 at a zero vector's kink: float64."""
+  x1, x2 = np.float64(x1), np.float64(x2)
+  root = lambda x: np.sqrt(np.mean(x**2, 1))
+  inv = lambda r: np.divide(1, r, out=np.zeros_like(r), where=r > 0)
+  r1, r2 = root(x1), root(x2)
+  one = (weights * r2 * inv(r1)[:, None]).sum(1)[:, None] * x1 - weights @ x2
+  two = (weights * r1[:, None] * inv(r2)).sum(0)[:, None] * x2 - weights.T @ x1
+  return one / 5, two / 5
 
 
 def _batches(dtype):
@@ -30,6 +48,7 @@ def _batches(dtype):
   few = x2.copy()
   few[0], few[1] = x1[2], x1[3] * (1 + 1e-3)
   few[2] = x1[4] + 1e-6 * direction
+  few[3] = 100 * x1[5]
   everything = x1[:1] + 1e-3 * stacks.normal(3, 6, 5)
   one_row = np.repeat(x1[:1], 6, axis=0)
   batches = {'plain': (x1, x2), 'few': (x1, few),
@@ -44,10 +63,10 @@ def _batches(dtype):
 def functions(request):
   """(dtype, gap, gradients of its weighted sum), compiled once."""
   def total(x1, x2):
-    gap = inputs.half_distance(x1, x2)
+    gap = inputs.angular_gap(x1, x2)
     return jnp.sum(jnp.asarray(_weights, gap.dtype) * gap)
 
-  return (request.param, jax.jit(inputs.half_distance),
+  return (request.param, jax.jit(inputs.angular_gap),
           jax.jit(jax.grad(total, (0, 1))))
 
 
@@ -55,14 +74,18 @@ _weights = stacks.normal(7, 6, 4)
 
 
 def _limit(dtype, x1, x2):
-  square1, square2 = (np.mean(np.float64(x)**2, 1) for x in (x1, x2))
-  return inputs._CLOSE[dtype] / 2 * np.add.outer(square1, square2)
+  root1, root2 = (np.sqrt(np.mean(np.float64(x)**2, 1)) for x in (x1, x2))
+  return inputs._CLOSE[dtype] * np.multiply.outer(root1, root2)
 
 
 def _check(dtype, got, want, x1, x2):
   close = want < _limit(dtype, x1, x2) / 2
   rtol = np.where(close, RTOL_CLOSE[dtype], RTOL[dtype])
-  assert (np.abs(got - want) <= rtol * want).all()
+  # Of inputs in the same direction the difference has a rounding, too: an
+  # angle of a few eps.
+  atol = _limit(dtype, x1, x2) / inputs._CLOSE[dtype] * (
+      4 * np.finfo(dtype).eps) ** 2
+  assert (np.abs(got - want) <= rtol * want + atol).all()
 
 
 def test_every_path_keeps_the_digits(functions):
@@ -72,11 +95,9 @@ def test_every_path_keeps_the_digits(functions):
     assert got.dtype == dtype
     assert got.min() >= 0
     _check(dtype, got, want, x1, x2)
-    # d gap / d x1 = (x1 - x2) / D, also where the gap was computed anew.
-    diff = _weights[..., None] * (np.float64(x1)[:, None] - x2) / 5
-    for g, axis, sign in zip(grad(x1, x2), (1, 0), (1, -1)):
+    for g, slope in zip(grad(x1, x2), _slopes(x1, x2, _weights)):
       np.testing.assert_allclose(
-          g, sign * diff.sum(axis), atol=20 * np.finfo(dtype).eps)
+          g, slope, atol=20 * np.finfo(dtype).eps * max(1, np.abs(slope).max()))
 
 
 def test_the_batches_take_every_path():
@@ -88,11 +109,12 @@ def test_the_batches_take_every_path():
   assert 0 < count['few'] <= 10
   assert 0 < count['some_zero'] <= 10
   assert count['all'] == 24
+  assert count['equal'] == 6
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_symmetric_is_zero_on_its_diagonal(dtype):
-  gap = jax.jit(lambda x: inputs.half_distance(x))
+  gap = jax.jit(lambda x: inputs.angular_gap(x))
   for x, _ in _batches(dtype).values():
     got = np.asarray(gap(x))
     np.testing.assert_array_equal(np.diag(got), 0)
@@ -103,7 +125,7 @@ def test_vmap_over_batches_of_each_path():
   """Under vmap a condition becomes a choice between all branches."""
   batches = list(_batches('float32').values())
   x1, x2 = (np.stack(x) for x in zip(*batches))
-  gap = jax.jit(jax.vmap(inputs.half_distance))
+  gap = jax.jit(jax.vmap(inputs.angular_gap))
   for got, a, b in zip(gap(x1, x2), x1, x2):
     _check('float32', np.asarray(got), _gap(a, b), a, b)
 
@@ -116,10 +138,10 @@ def _loop(gap, scale, shift):
 def test_fused_is_the_same(symmetric):
   """fn(gap, ...) in one loop: value, and gradients in inputs and the rest."""
   scale, shift = stacks.normal(5, 6), np.array(0.3)
-  fused = lambda x1, x2, scale, shift: inputs.on_half_distance(
+  fused = lambda x1, x2, scale, shift: inputs.on_angular_gap(
       _loop, x1, None if symmetric else x2, scale, shift)
   apart = lambda x1, x2, scale, shift: _loop(
-      inputs.half_distance(x1, None if symmetric else x2), scale, shift)
+      inputs.angular_gap(x1, None if symmetric else x2), scale, shift)
   fused, apart = (
       (jax.jit(f), stacks.value_and_grads(f, 1.0, 4)) for f in (fused, apart))
   for x1, x2 in _batches('float64').values():
@@ -136,31 +158,35 @@ def test_fused_is_the_same(symmetric):
 def test_one_side_may_stand_still(frozen):
   """As the data does in distillation: the gradient in the other is the same."""
   moving = 1 - frozen
-  total = lambda *x: jnp.sum(jnp.asarray(_weights) * inputs.half_distance(*x))
+  total = lambda *x: jnp.sum(jnp.asarray(_weights) * inputs.angular_gap(*x))
   grad = jax.jit(jax.grad(total, moving))
   for x in _batches('float64').values():
-    diff = _weights[..., None] * (x[0][:, None] - x[1]) / 5
-    want = diff.sum(1) if moving == 0 else -diff.sum(0)
-    np.testing.assert_allclose(grad(*x), want, atol=1e-14)
+    want = _slopes(*x, _weights)[moving]
+    np.testing.assert_allclose(
+        grad(*x), want, atol=1e-14 * max(1, np.abs(want).max()))
 
 
 def test_second_derivatives():
-  """d^2 gap / dx1 dx2 = -1 / D, for close pairs and others."""
-  step = jnp.asarray(stacks.normal(9, 6, 5))
+  """Of close pairs and others, against difference quotients."""
+  step = stacks.normal(9, 6, 5)
   total = lambda x1, x2: jnp.sum(
-      jnp.asarray(_weights) * inputs.half_distance(x1, x2))
+      jnp.asarray(_weights) * inputs.angular_gap(x1, x2))
+  slope = jax.jit(jax.grad(total, 1))
   mixed = jax.jit(lambda x1, x2: jax.jvp(
-      lambda x1: jax.grad(total, 1)(x1, x2), (x1,), (step,))[1])
-  for x1, x2 in _batches('float64').values():
+      lambda x1: jax.grad(total, 1)(x1, x2), (x1,), (jnp.asarray(step),))[1])
+  for name, (x1, x2) in _batches('float64').items():
+    if 'zero' in name:
+      continue  # A kink.
+    want = (slope(x1 + 1e-5 * step, x2) - slope(x1 - 1e-5 * step, x2)) / 2e-5
     np.testing.assert_allclose(
-        mixed(x1, x2), -_weights.T @ np.asarray(step) / 5, atol=1e-14)
+        mixed(x1, x2), want, atol=1e-6 * np.abs(want).max())
 
 
 def test_the_product_alone_would_not_do():
-  """|x|^2 + |x'|^2 - 2 <x, x'> in float32 leaves no digit of a near pair."""
+  """r r' - <x, x'> / D in float32 leaves no digit of a near pair."""
   x, _ = _batches('float32')['all']
-  square = np.mean(x**2, axis=1)
-  naive = 0.5 * (square[:, None] + square) - x @ x.T / np.float32(5)
+  root = np.sqrt(np.mean(x**2, axis=1))
+  naive = root[:, None] * root - x @ x.T / np.float32(5)
   want = _gap(x, x)
   off = ~np.eye(6, dtype=bool)
   assert np.abs(naive / np.where(off, want, 1) - 1)[off].max() > 1e-2

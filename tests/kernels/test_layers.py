@@ -5,11 +5,12 @@ x = x' it is not (the arccos of a rounded cosine: 1e-8), so diagonals are held
 against the oracle instead, and the last test says who of the two errs.
 """
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
 from dsr import numerics
-from dsr.kernels import layers, network, nonlinearities
+from dsr.kernels import convolutions, layers, network, nonlinearities
 from tests.kernels import stacks
 from tests.kernels.stacks import (
     ERF,
@@ -151,34 +152,38 @@ def test_first_layer_by_hand():
   x1, x2 = stacks.normal(0, 3, 5), stacks.normal(1, 2, 5)
   want = 4 * x1 @ x2.T / 5 + 9
   for get in ('ntk', 'nngp'):
-    kernel = network.serial(layers.Dense(2.0, 3.0), get=get)
+    kernel = network.serial(layers.Dense(W_std=2.0, b_std=3.0), get=get)
     np.testing.assert_allclose(kernel(x1, x2), want, rtol=1e-14)
 
 
 def test_gap_keeps_the_digits_that_the_kernel_loses():
-  """Through Dense and ReLU, at a distance of 1e-6, to 1e-5 of the gap."""
-  q1, gap = np.float32(1.3), np.float32(1e-12)
-  q2 = q1  # Equal norms: the direction differs.
-  dense, relu = layers.Dense(1.5, 0.2), nonlinearities.Relu()
-  pair = layers.Pair(gap, q1 - gap, None)
-  for layer in (dense, relu, dense, relu):
-    q1, tape1 = layer.variance(q1, jnp.zeros((), 'float32'))
-    q2, tape2 = layer.variance(q2, jnp.zeros((), 'float32'))
+  """Through Dense and ReLU, at an angle of 1e-6, to 1e-5 of the gap."""
+  q, gap = np.float32(1.3), np.float32(1e-12)
+  dense = layers.Dense(W_std=1.5, b_std=0.2)
+  q1, q2 = q, q * np.float32(1 + 1e-4)  # Near each other in length, too.
+  pair = layers.Pair(gap, np.sqrt(q1 * q2) - gap)
+  for layer in (dense, nonlinearities.Relu()) * 2:
+    q1, tape1 = layer.variance(q1, None)
+    q2, tape2 = layer.variance(q2, None)
     pair = layer.pair(tape1, tape2, pair, False)
 
-  def exact(gap, q):
+  def exact(gap, q1, q2):
     for _ in range(2):
-      gap, q = 2.25 * gap, 2.25 * q + 0.04
-      theta = 2 * np.arcsin(np.sqrt(gap / (2 * q)))
-      # sin(t) - t cos(t) = t^3 / 3 for small t.
-      gap, q = 0.5 * (gap - q * theta**3 / (3 * np.pi)), q / 2
+      k = 2.25 * (mpmath.sqrt(q1 * q2) - gap) + mpmath.mpf(0.2) ** 2
+      q1, q2 = (2.25 * q + mpmath.mpf(0.2) ** 2 for q in (q1, q2))
+      s = mpmath.sqrt(q1 * q2)
+      theta = mpmath.acos(k / s)
+      k = s * (mpmath.sin(theta) + (mpmath.pi - theta) * mpmath.cos(theta))
+      gap, q1, q2 = 0.5 * (s - k / mpmath.pi), q1 / 2, q2 / 2
     return gap
 
-  want = exact(1e-12, float(np.float32(1.3)))
+  with mpmath.workdps(40):
+    want = float(exact(mpmath.mpf(1e-12), *map(
+        mpmath.mpf, (float(q), float(q * np.float32(1 + 1e-4))))))
   assert pair.gap.dtype == np.float32
-  np.testing.assert_allclose(pair.gap, want, rtol=1e-5)
-  # While k(x, x) - k(x, x') has no digit at all.
-  assert abs(float(q1 - pair.nngp) - want) > 0.9 * want
+  np.testing.assert_allclose(pair.gap, want, rtol=2e-3)
+  # While sqrt(q1 q2) - k(x, x') has no digit at all.
+  assert abs(float(np.sqrt(q1 * q2) - pair.nngp) - want) > 0.9 * want
 
 
 def test_pooling_less_than_everything_leaves_the_rest_out():
@@ -186,7 +191,7 @@ def test_pooling_less_than_everything_leaves_the_rest_out():
   x1, x2 = stacks.normal(0, 2, *ODD), stacks.normal(1, 2, *ODD)
   kernel = stacks.ours([avg_pool(), FLATTEN, dense()])
   moved = x1.copy()
-  moved[:, 4:], moved[:, :, 2:] = 7, -7
+  moved[:, 4:], moved[:, :, 2:] = 1, -1
   np.testing.assert_array_equal(kernel(x1, x2), kernel(moved, x2))
   np.testing.assert_allclose(
       kernel(x1, x2), kernel(x1[:, :4, :2], x2[:, :4, :2]), rtol=1e-14)
@@ -206,16 +211,15 @@ def test_blocks_do_not_show(monkeypatch):
 
 @pytest.mark.errors
 @pytest.mark.parametrize(('build', 'message'), [
-    (lambda: layers.Dense(0), '`W_std` must be positive and finite, got 0'),
-    (lambda: layers.Dense(float('inf')), '`W_std` must be positive and finite'),
-    (lambda: layers.Dense(1, -1), '`b_std` must be finite and not negative'),
-    (lambda: layers.Conv(2), '`kernel_size` must be odd, got 2'),
-    (lambda: layers.Conv(0), '`kernel_size` must be an integer of at least 1'),
-    (lambda: layers.Conv(3, -1.0), '`W_std` must be positive and finite'),
-    (lambda: layers.Conv(padding='VALID'),
-     '`padding` must be one of SAME, CIRCULAR; got .VALID'),
-    (lambda: layers.AvgPool(0), '`window` must be an integer of at least 1'),
-    (lambda: layers.AvgPool(2.0), '`window` must be an integer of at least 1'),
+    (lambda: layers.Dense(W_std=0), '`W_std` must be positive and finite, g'),
+    (lambda: layers.Dense(W_std=float('inf')), '`W_std` must be positive and'),
+    (lambda: layers.Dense(b_std=-1), '`b_std` must be finite and not negative'),
+    (lambda: convolutions.Conv(0), '`kernel_size` must be an integer of at'),
+    (lambda: convolutions.Conv(W_std=-1.0), '`W_std` must be positive and f'),
+    (lambda: convolutions.Conv(padding='FULL'),
+     '`padding` must be one of SAME, VALID, CIRCULAR; got .FULL'),
+    (lambda: convolutions.AvgPool(0), '`window` must be an integer of at le'),
+    (lambda: convolutions.AvgPool(2.0), '`window` must be an integer of at l'),
 ])
 def test_bad_arguments_are_named(build, message):
   with pytest.raises(ValueError, match=message):

@@ -175,3 +175,35 @@ def test_bad_input_is_named():
     kernel(x1, x2[:, :5])
   with pytest.raises(ValueError, match='`x2` has dtype float32'):
     kernel(x1, x2.astype('float32'))
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize('implementation', [0, 3])
+def test_what_cannot_run_is_refused(implementation):
+  nt = stax.load()
+  with pytest.raises(ValueError, match='`implementation` must be JACOBI'):
+    nt.empirical_ntk_fn(lambda params, x: x * params,
+                        implementation=implementation)
+
+
+def test_kernels_import_with_jax_and_numpy_alone():
+  """And jaxtyping, with its printer, for the annotations of signatures."""
+  needed, = _run('''
+import sys
+import jax.numpy, jaxtyping
+before = {name.partition('.')[0] for name in sys.modules}
+
+class Refuse:
+  def find_spec(self, name, path=None, target=None):
+    top = name.partition('.')[0]
+    known = before | set(sys.stdlib_module_names) | {'dsr', 'wadler_lindig'}
+    if top not in known:
+      raise ImportError(name)
+
+sys.meta_path.insert(0, Refuse())
+from dsr import kernels
+kernels.fcn(1), kernels.resnet(8), kernels.empirical.ntk, kernels.stax.kernel
+kernels.fcn(1)(jax.numpy.ones((2, 3)))
+print('flax' in sys.modules)
+''')
+  assert needed == 'False'

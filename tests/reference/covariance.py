@@ -19,13 +19,15 @@ _STEP = mpmath.mpf(10) ** -12  # Central differences: an error of 1e-16 or so.
 
 _arccos = np.frompyfunc(mpmath.acos, 1, 1)
 _arcsin = np.frompyfunc(mpmath.asin, 1, 1)
+_arctan = np.frompyfunc(mpmath.atan, 1, 1)
+_exp = np.frompyfunc(mpmath.exp, 1, 1)
 _sin = np.frompyfunc(mpmath.sin, 1, 1)
 _sqrt = np.frompyfunc(mpmath.sqrt, 1, 1)
 
 
-def kernel(network, x, get='ntk'):
+def kernel(network, x, get='ntk', digits=_DIGITS):
   """k(x, x) as an (N, N) array of mpmath numbers; x is (N, D) or images."""
-  with mpmath.workdps(_DIGITS):
+  with mpmath.workdps(digits):
     x = _exact(x)
     if x.ndim == 2:
       x = x[:, None, None]
@@ -94,6 +96,94 @@ def _erf(k, ntk):
           4 * ntk / (mpmath.pi * _sqrt(a - 4 * k**2)))
 
 
+def _abrelu(k, ntk, a, b):
+  relu, slope = _relu(k, ntk)
+  scale = (_exact(b) - _exact(a)) ** 2
+  return a * b * k + scale * relu, a * b * ntk + scale * slope
+
+
+def _sign(k, ntk):
+  q = _variances(k)
+  s = _sqrt(np.multiply.outer(q, q))
+  theta = _arccos(_clip(k / np.where(s == 0, mpmath.mpf(1), s)))
+  return np.where(s == 0, 0, 1 - 2 * theta / mpmath.pi), 0 * ntk
+
+
+def _sin_layer(k, ntk, a=1, b=1, c=0):
+  q, b2 = _variances(k), _exact(b) ** 2
+  half = np.add.outer(q, q) / 2
+  near, far = _exp(-b2 * (half - k)), _exp(-b2 * (half + k))
+  turned = mpmath.cos(2 * mpmath.mpf(c))
+  scale = _exact(a) ** 2 / 2
+  return scale * (near - turned * far), ntk * scale * b2 * (near + turned * far)
+
+
+def _cos_layer(k, ntk, a=1, b=1, c=0):
+  return _sin_layer(k, ntk, a, b, c + mpmath.pi / 2)
+
+
+def _rbf(k, ntk, gamma=1):
+  q = _variances(k)
+  k = _exp(-_exact(gamma) * (np.add.outer(q, q) - 2 * k))
+  return k, 2 * _exact(gamma) * k * ntk
+
+
+def _exp_layer(k, ntk, a=1, b=1):
+  q, b2 = _variances(k), _exact(b) ** 2
+  k = _exact(a) ** 2 * _exp(b2 * (np.add.outer(q, q) / 2 + k))
+  return k, b2 * k * ntk
+
+
+def _gaussian(k, ntk, a=1, b=1):
+  a, b = mpmath.mpf(a), mpmath.mpf(b)
+  wide = 1 + 2 * b * _variances(k)
+  det = np.multiply.outer(wide, wide) - 4 * b**2 * k**2
+  return (a**2 / _sqrt(det), ntk * 4 * a**2 * b**2 * k / (det * _sqrt(det)))
+
+
+def _gelu(k, ntk):
+  """Its slope is the derivative of k' in k, written out."""
+  q = _variances(k)
+  p, s2 = np.multiply.outer(1 + q, 1 + q), np.multiply.outer(q, q)
+  d = _sqrt(p - k**2)
+  turned = mpmath.mpf(1) / 4 + _arctan(k / d) / (2 * mpmath.pi)
+  top, bottom = k**2 + s2 * d**2, p * d
+  # d' = -k / d, and (arctan(k / d))' = 1 / d.
+  slope = (((2 * k - 2 * s2 * k) * bottom + top * p * k / d) / bottom**2
+           + k / d) / (2 * mpmath.pi) + turned
+  return k * turned + top / bottom / (2 * mpmath.pi), ntk * slope
+
+
+def _layer_norm(k, ntk):
+  q = _variances(k)
+  s = _sqrt(np.multiply.outer(q, q))
+  safe = np.where(s == 0, mpmath.mpf(1), s)
+  return k / safe, np.where(s == 0, 0, ntk / safe)
+
+
+def _polynomial(k, ntk, coefs):
+  """E[u^i v^j] by the number of pairings with m of them across."""
+  q = _variances(k)
+  ones = np.ones_like(k)
+  left = np.multiply.outer(q, np.ones_like(q))
+  right = np.multiply.outer(np.ones_like(q), q)
+  even = lambda n: math.prod(range(n - 1, 0, -2))  # (n - 1)!!
+  out, slope = 0 * k, 0 * k
+  for i, a in enumerate(coefs):
+    for j, b in enumerate(coefs):
+      for m in range(i % 2, min(i, j) + 1, 2):
+        if (j - m) % 2:
+          continue
+        count = (math.comb(i, m) * math.comb(j, m) * math.factorial(m)
+                 * even(i - m) * even(j - m))
+        rest = (_exact(a) * _exact(b) * count * left ** ((i - m) // 2)
+                * right ** ((j - m) // 2))
+        out = out + rest * (k**m if m else ones)
+        if m:
+          slope = slope + m * rest * (k ** (m - 1) if m > 1 else ones)
+  return out, ntk * slope
+
+
 def _avg_pool(k, ntk, window=2):
   return _pool(k, window, window), _pool(ntk, window, window)
 
@@ -133,5 +223,8 @@ def _clip(c):
 
 
 _LAYERS = {
-    'AvgPool': _avg_pool, 'Conv': _conv, 'Dense': _dense, 'Erf': _erf,
-    'Flatten': _flatten, 'GlobalAvgPool': _global_avg_pool, 'Relu': _relu}
+    'ABRelu': _abrelu, 'AvgPool': _avg_pool, 'Conv': _conv, 'Cos': _cos_layer,
+    'Dense': _dense, 'Erf': _erf, 'Exp': _exp_layer, 'Flatten': _flatten,
+    'Gaussian': _gaussian, 'Gelu': _gelu, 'GlobalAvgPool': _global_avg_pool,
+    'LayerNorm': _layer_norm, 'Polynomial': _polynomial, 'Rbf': _rbf,
+    'Relu': _relu, 'Sign': _sign, 'Sin': _sin_layer}

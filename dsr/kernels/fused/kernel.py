@@ -54,7 +54,7 @@ def make(layers, plan: stage.Plan, rest: Rest):
   def pair_of(q1, q2, gap, ntk):
     if gap.ndim == 4:
       q1, q2 = q1[:, :, None, None], q2[None, None]
-    return Pair(gap, 0.5 * (q1 + q2) - gap, ntk)
+    return Pair(gap, 0.5 * (q1 + q2) - gap, ntk, 0.5)
 
   def alone(x):
     """(what pairs need, k(x, x)) of a chunk of images."""

@@ -77,7 +77,8 @@ def plan(layers: Sequence[Layer], shape: tuple[int, int]) -> Plan:
 
 def variances(tapes: Sequence) -> Variances:
   """From the tapes of a stage's layers, the pool's last."""
-  return Variances(tapes[0][0], jnp.stack(tapes[1:-1:2], axis=1))
+  return Variances(tapes[0][0], jnp.stack(
+      [tape[1] for tape in tapes[:-1:2]], axis=1))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -1,0 +1,62 @@
+"""W_std and b_std of the layers with weights, and what a bias does to a gap."""
+
+import jax
+from jaxtyping import Array
+
+from dsr import checks
+
+
+class Scales:
+  """W_std and b_std of a layer, numbers or traced, and their squares.
+
+  Traced ones go to the pairs on the tape, since the functions of pairs may not
+  close over traced values.
+  """
+
+  def __init__(self, W_std, b_std):
+    self.traced = any(isinstance(s, jax.core.Tracer) for s in (W_std, b_std))
+    if not isinstance(W_std, jax.core.Tracer):
+      checks.positive('W_std', W_std)
+    if not isinstance(b_std, jax.core.Tracer):
+      checks.non_negative('b_std', b_std)
+    self._values = W_std, b_std
+    self.biased = isinstance(b_std, jax.core.Tracer) or b_std > 0
+
+  def out(self, q):
+    W_std, b_std = self._values
+    return W_std**2 * q + b_std**2
+
+  def tape(self):
+    return self._values if self.traced else ()
+
+  def squares(self, tape):
+    W_std, b_std = tape if self.traced else self._values
+    return W_std**2, b_std**2
+
+  def __str__(self):
+    return ', '.join('traced' if isinstance(s, jax.core.Tracer) else f'{s:g}'
+                     for s in self._values)
+
+
+def bent_by_bias(root1: Array, t1: Array, root2: Array, t2: Array) -> Array:
+  """g1 g2 (t1 - t2)^2 / 2, from roots of g."""
+  return 0.5 * (root1 * root2 * (t1 - t2)) ** 2
+
+
+@jax.custom_jvp
+def bent_by_fixed_bias(root1, t1, rho1, root2, t2, rho2):
+  """`bent_by_bias` with t = b_std / g and rho = arcsinh(W_std r / b_std).
+
+  It moves by g1 g2 (t2^2 - t1^2) / 2 (d rho1 - d rho2), so that a backward
+  pass sums one (N, M) array.
+  """
+  del rho1, rho2
+  return bent_by_bias(root1, t1, root2, t2)
+
+
+@bent_by_fixed_bias.defjvp
+def _bent_by_fixed_bias_jvp(primals, tangents):
+  root1, t1, _, root2, t2, _ = primals
+  drho1, drho2 = tangents[2], tangents[5]
+  slope = 0.5 * (root1 * root2) ** 2 * ((t2 - t1) * (t2 + t1))
+  return bent_by_fixed_bias(*primals), slope * (drho1 - drho2)
