@@ -13,7 +13,9 @@ from dsr.attack.span import Span
 from dsr.attack.sparse_rows import DEVIATIONS, MOST, ZERO
 
 _SAME = 0.999  # Rows of a larger |cosine| are copies.
-_PASSES = 4  # From entries below `ZERO` to exact zeros.
+_PASSES = 6  # From entries below `ZERO` to exact zeros,
+_FALL = 8.0  # by this factor at most in each.
+_UNDECIDED = 1.0  # Second energy, in entries of variance 1, of a set that is.
 
 
 class Read(NamedTuple):
@@ -57,19 +59,19 @@ def read(released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
     none = np.zeros(0)
     return Read(np.zeros((0, *released.input_shape)), none, none, rows)
   width = factors.codes.shape[1]
-  rows = _exact(rows, factors)
-  zeros = _is_zero(rows, factors).mean(axis=1)
+  rows, zeros = _without_copies(_exact(rows, factors), factors)
   places = _places(rows, factors)
   for share in np.linspace(0.2, 0.33, refinements):
     units = max(int(share * width), int(1.25 * len(factors.size)))
     again = _exact(np.stack([
         _row(z, factors, min(units, width)) for z in places]), factors)
-    zeros_again = _is_zero(again, factors).mean(axis=1)
-    better = zeros_again >= zeros
-    rows = np.where(better[:, None], again, rows)
-    zeros = np.where(better, zeros_again, zeros)
-    first = _first_of_copies(rows, zeros)
-    rows, zeros = rows[first], zeros[first]
+    # The units of an image may not tell its row from that of a similar one.
+    near = np.abs(again @ rows.T)
+    own = (near.argmax(axis=1) == np.arange(len(rows))) | (
+        near.max(axis=1) < _SAME)
+    better = own & (_is_zero(again, factors).mean(axis=1) >= zeros)
+    rows, zeros = _without_copies(
+        np.where(better[:, None], again, rows), factors)
     places = _places(rows, factors)
   x = places @ factors.basis.T
   x = x[:, :released.size].reshape(-1, *released.input_shape)
@@ -79,13 +81,14 @@ def read(released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
   return Read(x, zeros, agreement(rows, places, factors), rows)
 
 
-def _first_of_copies(rows, zeros):
-  """Places of the rows without those that repeat one with more zeros."""
-  kept = []
+def _without_copies(rows, factors):
+  """(the rows but for those that repeat one with more zeros, their zeros)."""
+  zeros, kept = _is_zero(rows, factors).mean(axis=1), []
   for i in np.argsort(-zeros, kind='stable'):
     if all(abs(rows[i] @ rows[j]) < _SAME for j in kept):
       kept.append(i)
-  return np.array(sorted(kept))
+  kept.sort()
+  return rows[kept], zeros[kept]
 
 
 def _is_zero(rows, factors):
@@ -102,19 +105,27 @@ def _limit(rows, factors):
 def _exact(rows, factors):
   """Each t of least energy on the units at which its row is 0.
 
-  Of small entries some are none: the limit follows the median of those below it
-  down to the rounding noise.
+  Of small entries some are none: the limit falls to four times the median of
+  those below it, or to the rounding noise. It falls in steps, as an entry that
+  is none moves t at once, and zeros that one shares with similar images stay
+  small then while the others, which tell them apart, do not: a set without
+  these leaves t undecided, and is not used.
   """
   out = rows.copy()
   root = factors.codes.shape[1] ** 0.5
+  last = _limit(rows, factors)
   for i, chosen in enumerate(_is_zero(rows, factors)):
+    limit = np.clip(last[i], ZERO, MOST)
     for _ in range(_PASSES):
       if chosen.sum() <= len(factors.size):
         break
       zero = factors.codes[:, chosen]
-      out[i] = np.linalg.eigh(zero @ zero.T)[1][:, 0]
+      energy, directions = np.linalg.eigh(zero @ zero.T)
+      if energy[1] * root**2 < _UNDECIDED:
+        break
+      out[i] = directions[:, 0]
       size = root * np.abs(out[i] @ factors.codes)
-      limit = max(4 * np.median(size[chosen]),
+      limit = max(4 * np.median(size[chosen]), limit / _FALL,
                   _limit(out[i:i + 1], factors)[0])
       chosen = size < min(limit, MOST)
   return out
