@@ -59,40 +59,53 @@ def read(released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
     none = np.zeros(0)
     return Read(np.zeros((0, *released.input_shape)), none, none, rows)
   width = factors.codes.shape[1]
-  rows, zeros = _without_copies(*_exact(rows, factors))
+  rows, limit = _without_copies(*_exact(rows, factors), factors)
   places = _places(rows, factors)
   for share in np.linspace(0.2, 0.33, refinements):
     units = max(int(share * width), int(1.25 * len(factors.size)))
-    again, more = _exact(np.stack([
+    again, new = _exact(np.stack([
         _row(z, factors, min(units, width)) for z in places]), factors)
     # The units of an image may not tell its row from that of a similar one.
     near = np.abs(again @ rows.T)
     own = (near.argmax(axis=1) == np.arange(len(rows))) | (
         near.max(axis=1) < _SAME)
-    better = own & (more > zeros)
-    rows, zeros = _without_copies(
-        np.where(better[:, None], again, rows), np.where(better, more, zeros))
+    better = own & (
+        _zeros(again, limit, factors) > _zeros(rows, limit, factors))
+    rows, limit = _without_copies(
+        np.where(better[:, None], again, rows), np.where(better, new, limit),
+        factors)
     places = _places(rows, factors)
   x = places @ factors.basis.T
   x = x[:, :released.size].reshape(-1, *released.input_shape)
   if not factors.biased:
     x = scale.fill_range(released, x)
   x = np.clip(x, released.low[None], released.high[None])
-  return Read(x, zeros, agreement(rows, places, factors), rows)
+  return Read(x, _zeros(rows, limit, factors),
+              agreement(rows, places, factors), rows)
 
 
-def _without_copies(rows, zeros):
+def _zeros(rows, limit, factors):
+  """The share of units at which a row is 0, up to its limit."""
+  return np.mean(_sizes(rows, factors) < limit[:, None], axis=1)
+
+
+def _sizes(rows, factors):
+  """|u| of entries u = sqrt(W) t' V'."""
+  return np.abs(rows @ factors.codes) * factors.codes.shape[1] ** 0.5
+
+
+def _without_copies(rows, limit, factors):
   """Both without the rows that repeat one with more zeros."""
   kept = []
-  for i in np.argsort(-zeros, kind='stable'):
+  for i in np.argsort(-_zeros(rows, limit, factors), kind='stable'):
     if all(abs(rows[i] @ rows[j]) < _SAME for j in kept):
       kept.append(i)
   kept.sort()
-  return rows[kept], zeros[kept]
+  return rows[kept], limit[kept]
 
 
 def _exact(rows, factors):
-  """(each t of least energy where its row is 0, at what share of units it is).
+  """(each t of least energy where its row is 0, the limit of what counts as 0).
 
   Of small entries some are none: the limit falls to four times the median of
   those below it, or to the rounding noise. It falls in steps, as an entry that
@@ -100,23 +113,22 @@ def _exact(rows, factors):
   small then while the others, which tell them apart, do not: a set without
   these leaves t undecided, and is not used.
   """
-  rows, zeros = rows.copy(), []
-  width = factors.codes.shape[1]
+  rows, last = rows.copy(), []
   for i, t in enumerate(rows):
-    size = width**0.5 * np.abs(t @ factors.codes)
+    size = _sizes(t, factors)
     limit = np.clip(_noise(t, factors), ZERO, MOST)
     for _ in range(_PASSES):
       part = factors.codes[:, size < limit]
       if part.shape[1] <= len(part):
         break
       energy, directions = np.linalg.eigh(part @ part.T)
-      if width * energy[1] < _UNDECIDED:
+      if len(size) * energy[1] < _UNDECIDED:
         break
       rows[i] = directions[:, 0]
-      size = width**0.5 * np.abs(rows[i] @ factors.codes)
+      size = _sizes(rows[i], factors)
       limit = max(limit / _FALL, _last(rows[i], size, limit, factors))
-    zeros.append(np.mean(size < _last(rows[i], size, limit, factors)))
-  return rows, np.array(zeros)
+    last.append(_last(rows[i], size, limit, factors))
+  return rows, np.array(last)
 
 
 def _last(t, size, limit, factors):
@@ -143,9 +155,8 @@ def agreement(
 
 def _is_small(rows, factors):
   """(M, W) whether an entry may be 0; some that are small are none."""
-  width = factors.codes.shape[1]
   limit = np.array([np.clip(_noise(t, factors), ZERO, MOST) for t in rows])
-  return np.abs(rows @ factors.codes) * width**0.5 < limit[:, None]
+  return _sizes(rows, factors) < limit[:, None]
 
 
 def _places(rows, factors) -> Float[np.ndarray, 'M N']:
