@@ -13,7 +13,9 @@ from dsr.attack.span import Span
 from dsr.attack.sparse_rows import DEVIATIONS, MOST, ZERO
 
 _SAME = 0.999  # Rows of a larger |cosine| are copies.
-_PASSES = 4  # From entries below `ZERO` to exact zeros.
+_PASSES = 8  # From entries below `ZERO` to exact zeros,
+_FALL = 8.0  # by this factor at most in each.
+_UNDECIDED = 1.0  # Second energy, in entries of variance 1, of a set that is.
 
 
 class Read(NamedTuple):
@@ -43,8 +45,8 @@ def read(released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
   An input's z is orthogonal to all other rows over s. With all N rows known
   that leaves one direction; with fewer, the classifier of its own row's
   support decides within what is left. Each refinement reads rows again, from
-  the units that are most clearly inactive at z, and keeps those with no fewer
-  zeros.
+  the units that are most clearly inactive at z, and keeps those with more
+  zeros that are no row of another image.
 
   Args:
     released: with the range of the inputs.
@@ -57,67 +59,88 @@ def read(released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
     none = np.zeros(0)
     return Read(np.zeros((0, *released.input_shape)), none, none, rows)
   width = factors.codes.shape[1]
-  rows = _exact(rows, factors)
-  zeros = _is_zero(rows, factors).mean(axis=1)
+  rows, limit = _without_copies(*_exact(rows, factors), factors)
   places = _places(rows, factors)
   for share in np.linspace(0.2, 0.33, refinements):
     units = max(int(share * width), int(1.25 * len(factors.size)))
-    again = _exact(np.stack([
+    again, new = _exact(np.stack([
         _row(z, factors, min(units, width)) for z in places]), factors)
-    zeros_again = _is_zero(again, factors).mean(axis=1)
-    better = zeros_again >= zeros
-    rows = np.where(better[:, None], again, rows)
-    zeros = np.where(better, zeros_again, zeros)
-    first = _first_of_copies(rows, zeros)
-    rows, zeros = rows[first], zeros[first]
+    # The units of an image may not tell its row from that of a similar one.
+    near = np.abs(again @ rows.T)
+    own = (near.argmax(axis=1) == np.arange(len(rows))) | (
+        near.max(axis=1) < _SAME)
+    better = own & (
+        _zeros(again, limit, factors) > _zeros(rows, limit, factors))
+    rows, limit = _without_copies(
+        np.where(better[:, None], again, rows), np.where(better, new, limit),
+        factors)
     places = _places(rows, factors)
   x = places @ factors.basis.T
   x = x[:, :released.size].reshape(-1, *released.input_shape)
   if not factors.biased:
     x = scale.fill_range(released, x)
   x = np.clip(x, released.low[None], released.high[None])
-  return Read(x, zeros, agreement(rows, places, factors), rows)
+  return Read(x, _zeros(rows, limit, factors),
+              agreement(rows, places, factors), rows)
 
 
-def _first_of_copies(rows, zeros):
-  """Places of the rows without those that repeat one with more zeros."""
+def _zeros(rows, limit, factors):
+  """The share of units at which a row is 0, up to its limit."""
+  return np.mean(_sizes(rows, factors) < limit[:, None], axis=1)
+
+
+def _sizes(rows, factors):
+  """|u| of entries u = sqrt(W) t' V'."""
+  return np.abs(rows @ factors.codes) * factors.codes.shape[1] ** 0.5
+
+
+def _without_copies(rows, limit, factors):
+  """Both without the rows that repeat one with more zeros."""
   kept = []
-  for i in np.argsort(-zeros, kind='stable'):
+  for i in np.argsort(-_zeros(rows, limit, factors), kind='stable'):
     if all(abs(rows[i] @ rows[j]) < _SAME for j in kept):
       kept.append(i)
-  return np.array(sorted(kept))
-
-
-def _is_zero(rows, factors):
-  """(M, W) whether a row is 0 there, but for rounding."""
-  limit = np.clip(_limit(rows, factors), ZERO, MOST)[:, None]
-  return np.abs(rows @ factors.codes) * factors.codes.shape[1]**0.5 < limit
-
-
-def _limit(rows, factors):
-  """What the rounding noise of u = sqrt(W) t' V' may reach."""
-  return DEVIATIONS * np.linalg.norm(rows * factors.spread, axis=1)
+  kept.sort()
+  return rows[kept], limit[kept]
 
 
 def _exact(rows, factors):
-  """Each t of least energy on the units at which its row is 0.
+  """(each t of least energy where its row is 0, the limit of what counts as 0).
 
-  Of small entries some are none: the limit follows the median of those below it
-  down to the rounding noise.
+  Of small entries some are none: the limit falls to four times the median of
+  those below it, or to the rounding noise. It falls in steps, as an entry that
+  is none moves t at once, and zeros that one shares with similar images stay
+  small then while the others, which tell them apart, do not: a set without
+  these leaves t undecided, and is not used.
   """
-  out = rows.copy()
-  root = factors.codes.shape[1] ** 0.5
-  for i, chosen in enumerate(_is_zero(rows, factors)):
+  rows, last = rows.copy(), []
+  for i, t in enumerate(rows):
+    size = _sizes(t, factors)
+    limit = np.clip(_noise(t, factors), ZERO, MOST)
     for _ in range(_PASSES):
-      if chosen.sum() <= len(factors.size):
+      part = factors.codes[:, size < limit]
+      if part.shape[1] <= len(part):
         break
-      zero = factors.codes[:, chosen]
-      out[i] = np.linalg.eigh(zero @ zero.T)[1][:, 0]
-      size = root * np.abs(out[i] @ factors.codes)
-      limit = max(4 * np.median(size[chosen]),
-                  _limit(out[i:i + 1], factors)[0])
-      chosen = size < min(limit, MOST)
-  return out
+      energy, directions = np.linalg.eigh(part @ part.T)
+      if len(size) * energy[1] < _UNDECIDED:
+        break
+      rows[i] = directions[:, 0]
+      size = _sizes(rows[i], factors)
+      limit = max(limit / _FALL, _last(rows[i], size, limit, factors))
+    last.append(_last(rows[i], size, limit, factors))
+  return rows, np.array(last)
+
+
+def _last(t, size, limit, factors):
+  """Four times the median of small entries, or what noise may reach."""
+  small = size[size < limit]
+  most = 4 * np.median(small) if len(small) else 0
+  return min(max(most, _noise(t, factors)), MOST)
+
+
+def _noise(t, factors):
+  """What the rounding noise of u = sqrt(W) t' V' may reach."""
+  return DEVIATIONS * np.linalg.norm(t * factors.spread)
 
 
 def agreement(
@@ -126,8 +149,14 @@ def agreement(
   """See `Read`: of rows t and places z, in any order that pairs them."""
   level = np.einsum('mn,anw->amw', places, factors.maps)
   active = (level > 0).all(axis=0)
-  right = (active & ~_is_zero(rows, factors)).sum(axis=1)
+  right = (active & ~_is_small(rows, factors)).sum(axis=1)
   return right / np.maximum(active.sum(axis=1), 1)
+
+
+def _is_small(rows, factors):
+  """(M, W) whether an entry may be 0; some that are small are none."""
+  limit = np.array([np.clip(_noise(t, factors), ZERO, MOST) for t in rows])
+  return _sizes(rows, factors) < limit[:, None]
 
 
 def _places(rows, factors) -> Float[np.ndarray, 'M N']:
@@ -139,9 +168,9 @@ def _places(rows, factors) -> Float[np.ndarray, 'M N']:
   dual = np.linalg.pinv(scaled)
   hidden = np.linalg.svd(scaled)[2][len(rows):].T
   places = []
-  for own, zero in zip(dual.T, _is_zero(rows, factors)):
+  for own, small in zip(dual.T, _is_small(rows, factors)):
     around = np.column_stack([own / np.linalg.norm(own), hidden])
-    label = np.where(zero, -1.0, 1.0)
+    label = np.where(small, -1.0, 1.0)
     design = (around.T @ mean).T
     z = around @ np.linalg.lstsq(design, label, rcond=None)[0]
     if factors.biased:

@@ -11,6 +11,7 @@ Axes: N images, W units of the first layer, D numbers in an input.
 """
 from typing import NamedTuple
 
+from absl import logging
 import numpy as np
 
 from dsr.attack.release import Released
@@ -45,7 +46,10 @@ def span(released: Released) -> Span:
   """Factorises the released change; see `Span`.
 
   With `num_train` an upper bound, the rank is where singular values leave the
-  rounding noise, which the value behind that bound shows.
+  rounding noise, which the value behind that bound shows. Equal images make one
+  row together. Where extended inputs are linearly dependent otherwise, as with
+  more images than pixels that are not always black, V' holds sums of rows only,
+  and no image can be told by them: a lower rank is logged.
 
   Raises:
     ValueError: parameters before or after are missing, the network is no MLP
@@ -78,6 +82,11 @@ def span(released: Released) -> Span:
     raise ValueError('`theta_T` - theta_0 has full rank in the first layer: '
                      'it was not made by plain gradient descent on at most '
                      f'{released.num_train} images, or noise was added.')
+  if num < released.num_train:
+    logging.info('The change of the first layer has rank %d, for %d images at '
+                 'most: there are fewer, or some are equal, or others are sums '
+                 'of more, which this attack cannot find.', num,
+                 released.num_train)
   basis = u[:, :num]
   maps = np.stack([basis.T @ (theta[0] * unit[:, None])
                    for theta in (before, before if released.linearised

@@ -11,6 +11,9 @@ from dsr.data.arrays import Splits, pixels, splits
 
 NUM_CLASSES = {'mnist': 10, 'fashion_mnist': 10, 'cifar10': 10, 'cifar100': 100,
                'svhn_cropped': 10}
+SHAPES = {'mnist': (28, 28, 1), 'fashion_mnist': (28, 28, 1),
+          'cifar10': (32, 32, 3), 'cifar100': (32, 32, 3),
+          'svhn_cropped': (32, 32, 3)}  # Of an image.
 _ARRAYS = ('x_train', 'y_train', 'x_test', 'y_test')
 _HOST = ('storage.googleapis.com', 443)  # Of TFDS.
 _PATIENCE = 5.0  # Seconds for its answer.

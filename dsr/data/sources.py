@@ -6,7 +6,9 @@ Pixels are float32 in [0, 1]; eight-bit ones are exactly uint8 / 255.
 """
 from collections.abc import Callable
 import functools
+import math
 import os
+import pathlib
 import re
 from typing import NamedTuple
 
@@ -105,6 +107,30 @@ def load(
     splits = Splits(*(tasks.subset_classes(s, classes, name=name)
                       for s in splits))
   return splits
+
+
+def input_size(name: str | os.PathLike) -> int | None:
+  """D, the numbers in one input of a dataset that need not be there.
+
+  Args:
+    name: as of `load`.
+
+  Returns:
+    None for a name that `load` does not know or a file that is missing.
+
+  Raises:
+    ValueError: bad choice of classes, malformed `.npz`.
+  """
+  base, _ = _parse(os.fspath(name))
+  base = tasks.BINARY.get(base, (base,))[0]
+  if base.endswith('.npz'):
+    if not pathlib.Path(base).expanduser().exists():
+      return None
+    found = files.read_npz('name', base, only=('x_train',))
+    shape = found['x_train'].shape[1:] if found else ()
+  else:
+    shape = ({'digits': (8, 8, 1)} | prepared.SHAPES).get(base, ())
+  return math.prod(shape) if shape else None
 
 
 def _parse(name):

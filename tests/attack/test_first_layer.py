@@ -67,6 +67,35 @@ def test_an_upper_bound_of_the_number_of_images_is_enough(standard):
   assert problem.errors(data, out.candidates).max() < 1e-6
 
 
+@pytest.mark.parametrize('kind', ['duplicate', 'black'])
+def test_repeated_and_black_images(kind):
+  """Of two equal images the change has one row, with both labels' signals."""
+  data = problem.digits(10)
+  if kind == 'duplicate':
+    other = data._replace(x=np.concatenate([data.x, data.x[3:4]]),
+                          y=np.concatenate([data.y, data.y[3:4]]))
+  else:
+    other = data._replace(x=np.concatenate([
+        data.x[:9], np.full_like(data.x[:1], data.low)]))
+  out = _attack(problem.network(other)[0])
+  assert len(out.candidates) == out.info['rank'] == 10
+  assert problem.errors(other, out.candidates).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('use_bias', [True, False])
+def test_an_input_of_zeros_has_a_row_through_biases_alone(use_bias):
+  """No weight moves by its gradient; without biases it leaves no trace."""
+  data = problem.digits(10)
+  other = data._replace(x=np.concatenate([data.x[:9], 0 * data.x[:1]]))
+  module = nets.MLP(1, widths=(256, 256), use_bias=use_bias)
+  out = _attack(problem.network(other, module)[0])
+  errors = problem.errors(other, out.candidates)
+  assert errors[:9].max() < 1e-5
+  assert out.info['rank'] == (10 if use_bias else 9)
+  assert (errors[9] < 1e-5) == use_bias
+
+
 @pytest.mark.parametrize('options', [
     {'widths': (256,), 'use_bias': False},
     {'widths': (256, 64, 64), 'parameterisation': 'ntk', 'w_std': 1.4,

@@ -172,6 +172,17 @@ def test_every_known_name_is_understood(prepared):
           } == set(data.known())
 
 
+def test_sizes_are_known_before_reading(tmp_path):
+  size = data.sources.input_size
+  assert size('digits[0,3]') == 64
+  assert size('mnist_odd_even') == 784
+  assert size('cifar10[0:5]') == 3072
+  assert size('nonsense') is None
+  assert size(tmp_path / 'none.npz') is None
+  np.savez(tmp_path / 'a.npz', x_train=np.zeros((5, 3, 4)))
+  assert size(f'{tmp_path}/a.npz[0,1]') == 12
+
+
 @pytest.mark.errors
 def test_unknown_name_lists_the_known_ones():
   with pytest.raises(ValueError) as info:

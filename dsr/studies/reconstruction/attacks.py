@@ -7,8 +7,9 @@ import pathlib
 from typing import Any, Literal, TypeVar
 
 import jax
+import numpy as np
 
-from dsr import checks, loop
+from dsr import checks, data as data_lib, loop
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
 from dsr.runs import options, records, stopwatch as stopwatch_lib
@@ -40,7 +41,8 @@ class AttackConfig(victims.VictimConfig):
   # float32 leaves them as they are.
   release_dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32'
   # One of those at the end of --help; auto: ntk_limit for an infinite victim
-  # or values alone, first_layer for an mlp, kkt with threat=final, else finite.
+  # or values alone, kkt with threat=final, first_layer for an mlp with fewer
+  # images than units or numbers in an input, else finite.
   attack: str = 'auto'
   ratio: float | None = None  # Candidates to training images; unset: attack's.
   steps: int | None = None  # Of the attack; unset: its own.
@@ -86,9 +88,9 @@ def resolve(config: _Config) -> _Config:
   infinite = config.regime == 'infinite'
   attack, threat, dtype = config.attack, config.threat, config.dtype
   if attack == 'auto':
-    finite = 'first_layer' if config.architecture == 'mlp' else 'finite'
     attack = ('ntk_limit' if infinite or threat in VALUES else
-              'kkt' if threat == 'final' else finite)
+              'kkt' if threat == 'final' else
+              'finite' if without_first_layer(config) else 'first_layer')
   if threat == 'auto':
     checks.one_of('attack', attack, table.ATTACKS)
     # An attack that is not for such networks is refused by `check`.
@@ -97,6 +99,23 @@ def resolve(config: _Config) -> _Config:
     small = infinite and config.num_train <= _FLOAT64
     dtype = 'float64' if small else 'float32'
   return dataclasses.replace(config, attack=attack, threat=threat, dtype=dtype)
+
+
+def without_first_layer(config: AttackConfig) -> str:
+  """Why `first_layer` cannot attack the victim; '' where it may.
+
+  D~ W numbers change, D~ = D + 1 with biases; their rows are told apart for
+  N < min(D~, W) images. Known before training, and no image is read for it.
+  """
+  widths = getattr(victims.build(victim_config(config), 1), 'widths', ())
+  if config.architecture != 'mlp' or not widths:
+    return 'first_layer needs a dense hidden layer.'
+  with checks.renamed(name='dataset'):
+    size = data_lib.sources.input_size(config.dataset)
+  most = min(size + config.use_bias, widths[0]) - 1 if size else np.inf
+  return '' if config.num_train <= most else (
+      f'first_layer needs at most {most} training images for inputs of {size} '
+      f'numbers and {widths[0]} units, there are {config.num_train}.')
 
 
 def _as_recorded(config):
@@ -139,6 +158,8 @@ def check(config: AttackConfig) -> None:
   checks.one_of('attack', config.attack, table.known(infinite))
   checks.one_of('threat', config.threat,
                 table.ATTACKS[config.attack].threats_of(infinite))
+  if config.attack == 'first_layer' and (why := without_first_layer(config)):
+    raise ValueError(f"`attack` must be another than 'first_layer': {why}")
   if not infinite and config.threat in VALUES:
     _refuse(config, _OWNER, 'values alone')
     limits.kernel_fn(victim_config(config))

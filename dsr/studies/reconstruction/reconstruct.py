@@ -149,6 +149,9 @@ def _attack(config: Config) -> dict[str, Any]:
   case, found, scored, metrics = _rebuild(config, folder)
   rows = scoring.rows(config.attack, scored)
   shown, info = _info(found)
+  if why := config.attack == 'finite' and attacks.without_first_layer(config):
+    shown |= {'without_first_layer': why}
+    logging.info('%s', why)
   records.write(
       folder, config=config, contents=contents.of(config),
       metrics=metrics, arrays_name='reconstruction',

@@ -69,6 +69,7 @@ def test_infinite_victim_interpolates():
 
 def test_scores_are_those_of_known_candidates(tmp_path, monkeypatch):
   attacker = _fake(monkeypatch, offset=0.06)  # 0.02 at the last step.
+  monkeypatch.setattr(attacks, 'without_first_layer', lambda config: 'Because.')
   metrics = _run(FINITE, tmp_path)
   assert metrics['recovered_rmse_0.05'].value == 1
   assert metrics['recovered_rmse_0.01'].value == 0
@@ -81,7 +82,7 @@ def test_scores_are_those_of_known_candidates(tmp_path, monkeypatch):
   assert metrics['mean_rank'].value == 1 < metrics['chance_rank'].value
   assert metrics['others_mean_rank'].value > 1
   extra = records.read(tmp_path)['extra']
-  assert extra['info'] == {'count': 6}
+  assert extra['info'] == {'count': 6, 'without_first_layer': 'Because.'}
   np.testing.assert_array_equal(
       records.read_arrays(tmp_path)['info_scores'], [0, 1, 2])
   (_, released, config, _), = attacker.calls
@@ -128,6 +129,34 @@ def test_true_duals_and_kernel_make_the_change(tmp_path, monkeypatch):
   norm = sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(change))
   np.testing.assert_allclose(
       np.sum(case.duals * (case.kernel @ case.duals)), norm, rtol=1e-6)
+
+
+@pytest.mark.parametrize(('fields', 'attack'), [
+    ({'num_train': 64}, 'first_layer'),  # 8 x 8 pixels, and a bias.
+    ({'num_train': 66}, 'finite'),
+    ({'num_train': 64, 'use_bias': False}, 'finite'),
+    ({'num_train': 16, 'width': 16}, 'finite'),
+    ({'num_train': 70, 'dataset': 'mnist_odd_even'}, 'first_layer'),
+    ({'num_train': 784, 'dataset': 'mnist[3,8]'}, 'first_layer'),
+    ({'num_train': 786, 'dataset': 'mnist[3,8]'}, 'finite'),
+    ({'num_train': 786, 'dataset': 'nowhere.npz'}, 'first_layer'),
+    ({'depth': 0}, 'finite'),
+    ({'num_train': 66, 'threat': 'final'}, 'kkt')])
+def test_auto_is_an_attack_that_can_work(fields, attack):
+  config = dataclasses.replace(
+      FINITE, width=1024, attack='auto', regime='standard')
+  config = attacks.resolve(dataclasses.replace(config, **fields))
+  assert config.attack == attack
+
+
+def test_the_reason_for_another_attack_is_a_sentence():
+  config = attacks.resolve(dataclasses.replace(
+      FINITE, attack='auto', num_train=16))
+  assert config.attack == 'finite'
+  assert attacks.without_first_layer(config) == (
+      'first_layer needs at most 15 training images for inputs of 64 numbers '
+      'and 16 units, there are 16.')
+  assert not attacks.without_first_layer(FINITE)
 
 
 def test_threats_decide_what_is_released(tmp_path, monkeypatch):
@@ -256,6 +285,8 @@ def test_flags_are_read_and_help_is_complete(capsys):
     (INFINITE, {'sweep': True}, '`sweep` needs finite networks'),
     (INFINITE, {'compare_steps': 3}, '`compare_steps` needs `compare`'),
     (FINITE, {'kernel': 'fcn1'}, "`kernel` must be 'fcn2' with a finite"),
+    (FINITE, {'attack': 'first_layer', 'num_train': 16},
+     "`attack` must be another than 'first_layer': first_layer needs at most"),
     (FINITE, {'attack': 'ntk_limit'}, "`parameterisation` must be 'ntk'"),
     (FINITE, VALUES | {'threat': 'parameters'},
      '`threat` must be one of query, outputs'),
