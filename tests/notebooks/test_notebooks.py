@@ -26,10 +26,18 @@ MACHINE = re.compile(
 
 # A claim made false in one place, and the check that must then fail.
 BROKEN = {
+    '01_ntk_limit': (
+        'limit, np.asarray(kernel_at[width](theta)))',
+        'limit * 1.1, np.asarray(kernel_at[width](theta)))',
+        "slope of the kernel's error against width"),
     '02_attack_is_mmd': (
         '- 2 * np.vdot(a, k_xz @ b)',
         '- 1.9 * np.vdot(a, k_xz @ b)',
         'loss over parameters against MMD'),
+    '03_unique_at_infinite_width': (
+        'k[0, 0] - 2 * k[0, j] / c + k[j, j] / c**2',
+        'k[0, 0] - 2 * k[0, j] / c + k[j, j] / c',
+        'without biases: loss at'),
     '05_outliers': (
         'value = outliers.leave_one_out(duals, kernel)',
         'value = (duals**2).sum(axis=1) * kernel.diagonal()',
@@ -38,6 +46,14 @@ BROKEN = {
         'losses.append((attack_loss(x), distilled_loss(x, predict(x))))',
         'losses.append((attack_loss(x), distilled_loss(x, predict(x) + 0.01)))',
         'relative difference of losses'),
+    '08_membership': (
+        '  return k[i, rest] @ np.linalg.solve(shifted,',
+        '  return k[i, rest] @ np.linalg.solve(k[np.ix_(rest, rest)],',
+        'outputs without each image against refits'),
+    '09_covers_and_robustness': (
+        'reshape(*2 * (len(images),), -1), axis=2)',
+        'reshape(*2 * (len(images),), -1), ord=1, axis=2)',
+        'radii against brute force'),
 }
 
 # zmq's sockets and asyncio's loops of a kernel that has ended.
