@@ -79,9 +79,9 @@ def span(released: Released) -> Span:
                      'it was not made by plain gradient descent on at most '
                      f'{released.num_train} images, or noise was added.')
   if num == 1:
-    raise ValueError('`theta_T` - theta_0 must have a rank of 2 at least in the '
-                     'first layer, got 1: it is of one image, or of more than '
-                     'noise lets see.')
+    raise ValueError('`theta_T` - theta_0 must have a rank of 2 at least in '
+                     'the first layer, got 1: it is of one image, or noise '
+                     'hides the others.')
   basis = u[:, :num]
   maps = np.stack([basis.T @ (theta[0] * unit[:, None])
                    for theta in (before, before if released.linearised

@@ -39,7 +39,8 @@ def test_ticks_of_a_log_axis_are_read_as_formulas_and_titles_are_not():
   canvas.as_text(figure)
   figure.canvas.draw()
   ticks = [tick.label1 for tick in axes.yaxis.get_major_ticks()]
-  assert len(ticks) > 2 and all('10^' in t.get_text() for t in ticks)
+  assert len(ticks) > 2
+  assert all('10^' in tick.get_text() for tick in ticks)
   assert all(tick.get_parse_math() for tick in ticks)
   assert not axes.title.get_parse_math()
 
