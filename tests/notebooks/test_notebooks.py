@@ -27,12 +27,12 @@ MACHINE = re.compile(
 # A claim made false in one place, and the check that must then fail.
 BROKEN = {
     '00_start_here': (
-        "regime='linearized', width=256))",
-        "regime='linearized', width=256, noise=1e-3))",
+        "regime='linearized', width=256,",
+        "regime='linearized', width=256, noise=1e-3,",
         'training images given back'),
     '01_ntk_limit': (
-        'limit, np.asarray(kernel_at[width](theta)))',
-        'limit * 1.1, np.asarray(kernel_at[width](theta)))',
+        'W_std=base.w_std, b_std=base.b_std)(z)',
+        'W_std=1.0, b_std=base.b_std)(z)',
         "slope of the kernel's error against width"),
     '02_attack_is_mmd': (
         '- 2 * np.vdot(a, k_xz @ b)',
@@ -55,8 +55,8 @@ BROKEN = {
         'losses.append((attack_loss(x), distilled_loss(x, predict(x) + 0.01)))',
         'relative difference of losses'),
     '07_defences': (
-        "key, released['the images'], deviation)",
-        "key, released['the images'], 1e-3 * deviation)",
+        "key, released['the images'], NOISE)",
+        "key, released['the images'], 1e-3 * NOISE)",
         'given back at noise 0.001'),
     '08_membership': (
         '  return k[i, rest] @ np.linalg.solve(shifted,',
