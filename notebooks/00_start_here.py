@@ -96,8 +96,8 @@ notebook.picture(
      'the same after KIP': pixels.reshape(10, 10, 8, 8, 1)},
     list(range(10)), title='What training is about, in a hundred images',
     alt='Two grids of a hundred digits, ten a class: on the left real ones, on '
-        'the right the same after distillation, still digits, with more contrast '
-        'and noise.')
+        'the right the same after distillation, still digits, blurred and '
+        'grey, with noise.')
 
 # %% [markdown]
 # ## 3. An attack
@@ -175,6 +175,7 @@ notebook.table(
 # | why wide networks are kernels | `01_ntk_limit` | `dsr.kernels`, `dsr.krr` |
 # | what the attack minimises | `02_attack_is_mmd` | `dsr.attack` |
 # | that its answer is unique | `03_unique_at_infinite_width` | `dsr.attack` |
+# | what is left of it away from the kernel | `04_deviation_from_the_kernel` | `dsr.studies` |
 # | who is rebuilt first | `05_outliers` | `dsr.attack` |
 # | that attack and distillation are one | `06_reconstruction_is_distillation` | `dsr.distill` |
 # | what helps against it | `07_defences` | `dsr.train`, `dsr.studies` |
