@@ -178,7 +178,6 @@ notebook.table(
 # | what is left of it away from the kernel | `04_deviation_from_the_kernel` | `dsr.studies` |
 # | who is rebuilt first | `05_outliers` | `dsr.attack` |
 # | that attack and distillation are one | `06_reconstruction_is_distillation` | `dsr.distill` |
-# | what helps against it | `07_defences` | `dsr.train`, `dsr.studies` |
 # | who was in the training set | `08_membership` | `dsr.probes` |
 # | what a cover proves | `09_covers_and_robustness` | `dsr.distill`, `dsr.probes` |
 # | what is unfair and what is chance | `10_fairness` | `dsr.probes` |

@@ -54,10 +54,6 @@ BROKEN = {
         'losses.append((attack_loss(x), distilled_loss(x, predict(x))))',
         'losses.append((attack_loss(x), distilled_loss(x, predict(x) + 0.01)))',
         'relative difference of losses'),
-    '07_defences': (
-        "key, released['the images'], NOISE)",
-        "key, released['the images'], 1e-3 * NOISE)",
-        'given back at noise 0.001'),
     '08_membership': (
         '  return k[i, rest] @ np.linalg.solve(shifted,',
         '  return k[i, rest] @ np.linalg.solve(k[np.ix_(rest, rest)],',
