@@ -184,7 +184,9 @@ def test_other_notebooks_that_are_named_exist(path):
   text = path.read_text('utf-8')
   for name in re.findall(r'`(\d\d_\w+)`', text):
     assert (path.parent / f'{name}.py').exists(), name
-  for target in re.findall(r'\]\(([^)#:]+)\)', text):
+  prose = '\n'.join(c.source for c in execute.read(path).cells
+                    if c.cell_type == 'markdown')
+  for target in re.findall(r'\]\(([^)#:]+)\)', prose):
     assert (path.parent / target).exists(), target
 
 
