@@ -127,6 +127,7 @@ class Data(NamedTuple):
   spread: Float[Array, 'N']
 
 
+@functools.lru_cache(maxsize=8)  # One step function, hence one compilation.
 def first_layer(config: Config = DEFAULT) -> Solver:
   """The search as `init(key, Data)`, `step(State, Data)`: a round a step.
 

@@ -54,7 +54,7 @@ def span(released: Released) -> Span:
   Raises:
     ValueError: parameters before or after are missing, the network is no MLP
       with a hidden layer, there are more images than D~ or W can tell apart,
-      or the parameters did not change.
+      the parameters did not change, or by a matrix of rank 1.
   """
   if released.theta_0 is None or released.theta_T is None:
     raise ValueError('`released` must hold theta_0 and theta_T for the '
@@ -82,6 +82,10 @@ def span(released: Released) -> Span:
     raise ValueError('`theta_T` - theta_0 has full rank in the first layer: '
                      'it was not made by plain gradient descent on at most '
                      f'{released.num_train} images, or noise was added.')
+  if num == 1:
+    raise ValueError('`theta_T` - theta_0 must have a rank of 2 at least in '
+                     'the first layer, got 1: it is of one image, or noise '
+                     'hides the others.')
   if num < released.num_train:
     logging.info('The change of the first layer has rank %d, for %d images at '
                  'most: there are fewer, or some are equal, or others are sums '

@@ -85,7 +85,8 @@ def as_text(figure) -> None:
         axis.get_major_formatter().seq = [
             re.sub(r'(?<!\\)\$', r'\$', str(label))
             for label in axis.get_major_formatter().seq]
-      for tick in (*axis.majorTicks, *axis.minorTicks):
+      # These make all ticks; the lists behind them are filled later.
+      for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
         at_ticks |= {tick.label1, tick.label2}
   for found in figure.findobj(text.Text):
     if found not in at_ticks:

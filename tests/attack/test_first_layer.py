@@ -220,3 +220,6 @@ def test_bad_input(standard):
     _attack(released._replace(theta_T=released.theta_0))
   with pytest.raises(ValueError, match='`zeros`'):
     _attack(released, _QUICK._replace(zeros=0.7))
+  one = {name: a + 0.01 for name, a in released.theta_0['hidden_0'].items()}
+  with pytest.raises(ValueError, match='rank of 2'):
+    _attack(released._replace(theta_T=released.theta_0 | {'hidden_0': one}))

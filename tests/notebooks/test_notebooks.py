@@ -26,10 +26,26 @@ MACHINE = re.compile(
 
 # A claim made false in one place, and the check that must then fail.
 BROKEN = {
+    '00_start_here': (
+        "regime='linearized', width=256,",
+        "regime='linearized', width=256, noise=1e-3,",
+        'training images given back'),
+    '01_ntk_limit': (
+        'W_std=base.w_std, b_std=base.b_std)(z)',
+        'W_std=1.0, b_std=base.b_std)(z)',
+        "slope of the kernel's error against width"),
     '02_attack_is_mmd': (
         '- 2 * np.vdot(a, k_xz @ b)',
         '- 1.9 * np.vdot(a, k_xz @ b)',
         'loss over parameters against MMD'),
+    '03_unique_at_infinite_width': (
+        'k[0, 0] - 2 * k[0, j] / c + k[j, j] / c**2',
+        'k[0, 0] - 2 * k[0, j] / c + k[j, j] / c',
+        'without biases: loss at'),
+    '04_deviation_from_the_kernel': (
+        "key, column('moved', rows), column('initial', rows))",
+        "key, column('moved', rows), column('initial', rows[::-1]))",
+        'rank correlation of kernel distance and unexplained share'),
     '05_outliers': (
         'value = outliers.leave_one_out(duals, kernel)',
         'value = (duals**2).sum(axis=1) * kernel.diagonal()',
@@ -38,6 +54,18 @@ BROKEN = {
         'losses.append((attack_loss(x), distilled_loss(x, predict(x))))',
         'losses.append((attack_loss(x), distilled_loss(x, predict(x) + 0.01)))',
         'relative difference of losses'),
+    '08_membership': (
+        '  return k[i, rest] @ np.linalg.solve(shifted,',
+        '  return k[i, rest] @ np.linalg.solve(k[np.ix_(rest, rest)],',
+        'outputs without each image against refits'),
+    '09_covers_and_robustness': (
+        'reshape(*2 * (len(images),), -1), axis=2)',
+        'reshape(*2 * (len(images),), -1), ord=1, axis=2)',
+        'radii against brute force'),
+    '10_fairness': (
+        'expected = 0.8 * 0.2 / 36',
+        'expected = 0.8 / 36',
+        'simulated, nothing differs: variance between classes'),
 }
 
 # zmq's sockets and asyncio's loops of a kernel that has ended.
@@ -156,7 +184,9 @@ def test_other_notebooks_that_are_named_exist(path):
   text = path.read_text('utf-8')
   for name in re.findall(r'`(\d\d_\w+)`', text):
     assert (path.parent / f'{name}.py').exists(), name
-  for target in re.findall(r'\]\(([^)#:]+)\)', text):
+  prose = '\n'.join(c.source for c in execute.read(path).cells
+                    if c.cell_type == 'markdown')
+  for target in re.findall(r'\]\(([^)#:]+)\)', prose):
     assert (path.parent / target).exists(), target
 
 

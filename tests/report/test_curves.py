@@ -33,6 +33,18 @@ def test_loss_curve_draws_each_series_and_skips_gaps(tmp_path):
   assert np.corrcoef(rows[curve], columns[curve])[0, 1] > 0.99  # A line on log.
 
 
+def test_ticks_of_a_log_axis_are_read_as_formulas_and_titles_are_not():
+  figure, axes = canvas.plot(xlabel='', ylabel='', title='$x^{', log_y=True)
+  axes.plot([1, 2], [1e-6, 0.1])
+  canvas.as_text(figure)
+  figure.canvas.draw()
+  ticks = [tick.label1 for tick in axes.yaxis.get_major_ticks()]
+  assert len(ticks) > 2
+  assert all('10^' in tick.get_text() for tick in ticks)
+  assert all(tick.get_parse_math() for tick in ticks)
+  assert not axes.title.get_parse_math()
+
+
 def test_a_power_law_is_a_line_on_two_log_axes(tmp_path):
   x = np.arange(100.0)  # A log axis has no place for step 0: a gap.
   picture = _read(figures.loss_curve(
