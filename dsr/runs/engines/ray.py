@@ -45,11 +45,11 @@ class Ray:
       ray.init(include_dashboard=False, log_to_driver=False, runtime_env={
           'env_vars': {'PYTHONPATH': path, 'NPROC': str(needs.cores),
                        'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}})
-    options = {} if needs.memory is None else {
+    memory = {} if needs.memory is None else {
         'memory': int(needs.memory * 2**30)}
-    self._do = ray.remote(task.do).options(
+    self._do = ray.remote(
         num_cpus=needs.cores, num_gpus=needs.gpus, max_retries=_TRIES,
-        **options)
+        **memory)(task.do)
     return self
 
   def room(self) -> int:
