@@ -97,12 +97,14 @@ def failures(plan: Plan, errors: dict[int, str]) -> str:
     plan: of `schedule.make`.
     errors: that it returned.
   """
-  failed = [i for i in errors if not set(errors).intersection(plan.after[i])]
-  lines = [f'{plan.jobs[i].name}: {errors[i]} ({plan.jobs[i].config.workdir})'
-           for i in sorted(failed)]
-  lines += [f'{plan.jobs[i].name}: {error}' for i, error in sorted(
-      errors.items()) if i not in failed]
-  return '\n'.join(lines)
+  failed, waiting = [], []
+  for i, error in sorted(errors.items()):
+    line = f'{plan.jobs[i].name}: {error}'
+    if errors.keys().isdisjoint(plan.after[i]):
+      failed.append(f'{line} ({plan.jobs[i].config.workdir})')
+    else:
+      waiting.append(line)
+  return '\n'.join(failed + waiting)
 
 
 def _record(job) -> dict[str, Any] | None:

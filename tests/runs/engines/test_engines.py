@@ -139,6 +139,49 @@ def test_flags_out_of_their_range(how, message):
     flags.check(flags.Flags(**how))
 
 
+class Failing:
+  """An engine without processes, all of whose jobs fail."""
+
+  def __init__(self, plan, workers):
+    assert workers == 2
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc):
+    pass
+
+  def room(self):
+    return 1
+
+  def start(self, positions):
+    self.started = positions
+
+  def wait(self):
+    return [(i, 'OSError: no room') for i in self.started]
+
+
+def test_a_command_whose_jobs_fail_ends_with_a_line_for_each(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(local, 'Local', Failing)
+  how = flags.check(flags.Flags(workers='2'))
+  with pytest.raises(SystemExit) as end:
+    flags.make(how, tiny.Config(str(tmp_path)),
+               lambda config: tiny.jobs(tmp_path))
+  assert end.value.code.splitlines() == [  # A text is status 1, on stderr.
+      f'b: OSError: no room ({tmp_path / "b"})',
+      f'a: OSError: no room ({tmp_path / "a"})',
+      "d: needs 'b', which failed", "c: needs 'a', which failed",
+      'error: 4 of 4 jobs are missing; the same command makes them']
+
+
+def test_after_fresh_jobs_the_study_keeps_their_records(tmp_path):
+  config = tiny.Config(str(tmp_path), fresh=True)
+  how = flags.check(flags.Flags(workers='2'))
+  assert flags.make(how, config, lambda config: []) == tiny.Config(
+      str(tmp_path))
+
+
 def _made_by(tmp_path, engine):
   """Both jobs of a plan, one of them killed once."""
   expected = _here(tmp_path)
