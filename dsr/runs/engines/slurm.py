@@ -29,7 +29,7 @@ class Slurm:
 
   Raises:
     ImportError: submitit is not installed.
-    RuntimeError: there is no `sbatch` here.
+    ValueError: there is no Slurm here.
   """
 
   def __init__(self, plan: Plan, workers: int = 0, *, folder: str | os.PathLike,
@@ -44,8 +44,11 @@ class Slurm:
     self._jobs, self._tries = {}, {}  # Position -> submitit's job; times.
     self._pause = 0.05
     needs = plan.needs
-    self._executor = submitit.AutoExecutor(
-        pathlib.Path(folder, 'slurm'), cluster=cluster)
+    try:
+      self._executor = submitit.AutoExecutor(
+          pathlib.Path(folder, 'slurm'), cluster=cluster)
+    except RuntimeError as error:
+      raise ValueError(f'`engine` slurm needs Slurm: {error}') from error
     asked = {'mem_gb': needs.memory, 'timeout_min': needs.minutes,
              'gpus_per_node': needs.gpus or None,
              'slurm_array_parallelism': workers or None}
