@@ -46,7 +46,7 @@ def make(plan: Plan, engine: Engine) -> dict[int, str]:
       are made again. SIGTERM is a SystemExit with status 143.
   """
   state = _State(plan)
-  with _terminable(), engine:
+  with engine, _terminable():  # Ray has a handler of its own.
     while state.ended < len(plan.jobs):
       if batch := state.take(engine):
         engine.start(batch)
