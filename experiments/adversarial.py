@@ -22,4 +22,4 @@ from dsr.runs import launch
 from dsr.studies.hardening import adversarial
 
 if __name__ == '__main__':
-  launch.launch(adversarial.Config, adversarial.run)
+  launch.launch(adversarial.Config, adversarial.run, jobs=adversarial.jobs_of)

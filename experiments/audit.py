@@ -27,4 +27,4 @@ from dsr.runs import launch
 from dsr.studies.audit import audit
 
 if __name__ == '__main__':
-  launch.launch(audit.Config, audit.run)
+  launch.launch(audit.Config, audit.run, jobs=audit.jobs_of)

@@ -18,4 +18,4 @@ from dsr.runs import launch
 from dsr.studies.distillation import compare
 
 if __name__ == '__main__':
-  launch.launch(compare.Config, compare.run)
+  launch.launch(compare.Config, compare.run, jobs=compare.jobs_of)

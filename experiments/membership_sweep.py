@@ -19,4 +19,5 @@ from dsr.runs import launch
 from dsr.studies.audit import membership_sweep
 
 if __name__ == '__main__':
-  launch.launch(membership_sweep.Config, membership_sweep.run)
+  launch.launch(membership_sweep.Config, membership_sweep.run,
+                jobs=membership_sweep.jobs_of)

@@ -28,4 +28,4 @@ from dsr.runs import launch
 from dsr.studies.reconstruction import reconstruct
 
 if __name__ == '__main__':
-  launch.launch(reconstruct.Config, reconstruct.run)
+  launch.launch(reconstruct.Config, reconstruct.run, jobs=reconstruct.jobs_of)

@@ -28,6 +28,12 @@ def kept(job: Any) -> dict[str, Any] | None:
   return record
 
 
+def current(job: Any, after: Iterable[str | os.PathLike] = ()) -> dict[
+    str, Any] | None:
+  """As `kept`, unless a part of `after` is newer than the record."""
+  return None if _is_older(pathlib.Path(job.workdir), after) else kept(job)
+
+
 def finished(job: Any, run: Callable, *, fresh: bool = False,
              after: Iterable[str | os.PathLike] = ()) -> dict[str, Any]:
   """The record of `job`: the one in its folder, or that of a run made now.

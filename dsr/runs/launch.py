@@ -1,5 +1,5 @@
 """What every command does first: flags, lock, errors without tracebacks."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import logging as std_logging
@@ -14,12 +14,15 @@ import jax
 
 from dsr import loop
 from dsr.runs import compiled, lock, screen
+from dsr.runs.engines import flags as engine_flags
+from dsr.runs.plan import Job
 
 _LARGEST = 2**31 - 1  # What seeds, sizes and numbers of steps may be.
 _WIDEST = 1e30  # Beyond it a float32 is infinite once it is squared or summed.
 
 
-def launch(config_class: type, run: Callable[[Any], Any]) -> None:
+def launch(config_class: type, run: Callable[[Any], Any], *,
+           jobs: Callable[[Any], Sequence[Job]] | None = None) -> None:
   """Parses the flags of `config_class` and calls `run` on the result.
 
   Turns x64 on: small solves then use float64, data stay float32. While it runs
@@ -33,12 +36,18 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
     config_class: dataclass of flags, as a rule with `workdir`. If it has a
       static method `describe`, its text ends the help.
     run: the study.
+    jobs: config -> the jobs of the study: then the command has the flags of
+      `engines.flags`, which show the jobs or choose who makes them.
   """
+  how = engine_flags.Flags()
   parse = eapp.make_flags_parser(config_class, prog=command_name(), **_more(
-      config_class))
+      config_class, jobs))
 
   def parse_or_exit(argv):
+    nonlocal how
     try:
+      if jobs is not None:
+        how, argv = engine_flags.parse(argv)
       return parse(argv)
     except flags.Error as error:
       _exit_with_usage(error, status=2)
@@ -47,9 +56,15 @@ def launch(config_class: type, run: Callable[[Any], Any]) -> None:
     jax.config.update('jax_enable_x64', True)
     try:
       check_flags(config)
+      chosen = engine_flags.check(how)
       compiled.keep()
+      if chosen.plan:
+        engine_flags.show(chosen, config, jobs)
+        return
       workdir = getattr(config, 'workdir', None)
       with contextlib.nullcontext() if workdir is None else lock.held(workdir):
+        if chosen.engine:
+          config = engine_flags.make(chosen, config, jobs)
         _tell(run(config), workdir)
     except ValueError as error:
       _explain()
@@ -119,9 +134,11 @@ def command_name() -> str:
   return f'python -m {name}' if module else sys.argv[0]
 
 
-def _more(config_class) -> dict[str, Any]:
+def _more(config_class, jobs) -> dict[str, Any]:
   describe = getattr(config_class, 'describe', None)
-  return {} if describe is None else {'epilog': describe()}
+  told = [] if describe is None else [describe()]
+  told += [] if jobs is None else [engine_flags.HELP]
+  return {'epilog': '\n'.join(told)} if told else {}
 
 
 def _out_of_memory(error) -> bool:

@@ -11,6 +11,7 @@ from absl import logging
 
 from dsr.probes.corruptions import CORRUPTIONS
 from dsr.runs import compiled, contents, jobs, progress, records, screen
+from dsr.runs.plan import Job
 from dsr.studies.audit import (
   cells,
   changes,
@@ -113,6 +114,12 @@ def run(config: Config) -> dict[str, Any]:
   screen.show(audit_report.summary(page))
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
+
+
+def jobs_of(config: Config) -> list[Job]:
+  """All parts; raises a ValueError as `plan.make`."""
+  return [Job(name, run, job, tuple(read), timing.kind(name, job))
+          for name, job, run, read in audit_plan.make(config).stages()]
 
 
 def _make(config, todo, seconds) -> None:

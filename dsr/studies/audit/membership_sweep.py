@@ -14,6 +14,7 @@ from dsr import checks
 from dsr.probes import intervals
 from dsr.report import tables
 from dsr.runs import contents, jobs, records, screen
+from dsr.runs.plan import Job
 from dsr.studies.audit import lira, shadow_sets
 from dsr.studies.distillation import evaluation, grid
 from dsr.studies.distillation.methods import table
@@ -110,6 +111,12 @@ def run(config: Config) -> dict[str, Any]:
     shown += '\n' + tables.render(found, _DIFFERENCES, title='Differences')
   screen.show(shown, *paths, sep='\n')
   return metrics
+
+
+def jobs_of(config: Config) -> list[Job]:
+  """All runs; raises a ValueError as `check`."""
+  return [Job(f'{job.method} from {job.init}, {classes} classes', lira.run, job)
+          for classes, job in check(config)]
 
 
 def check(config: Config) -> list[tuple[str, lira.Config]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dsr.report import dots, figures, tables
 from dsr.runs import contents, jobs, pictures, records, screen
+from dsr.runs.plan import Job
 from dsr.studies.distillation import distill, evaluation, grid, published
 from dsr.studies.distillation.results import by_class
 
@@ -54,9 +55,7 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
-  todo = check(config)
-  for job in todo:  # Every one of them, before the first is made.
-    distill.prepared(job)
+  todo = [job.config for job in jobs_of(config)]
   rows = []
   for job in todo:
     record = jobs.finished(job, distill.run, fresh=config.fresh)
@@ -82,6 +81,15 @@ def run(config: Config) -> dict[str, Any]:
     screen.show('\n'.join(['Published under other conditions:', *elsewhere]))
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
+
+
+def jobs_of(config: Config) -> list[Job]:
+  """All runs, each held against the data; raises a ValueError as `check`."""
+  todo = check(config)
+  for job in todo:
+    distill.prepared(job)
+  return [Job(f'{job.method}, {job.images_per_class} per class', distill.run,
+              job) for job in todo]
 
 
 def check(config: Config) -> list[distill.Config]:

@@ -12,6 +12,7 @@ from typing import Any
 from dsr import checks
 from dsr.report import dots, tables
 from dsr.runs import contents, jobs, pictures, records, screen
+from dsr.runs.plan import Job
 from dsr.studies.audit import subjects
 from dsr.studies.distillation import distill, evaluation, grid
 from dsr.studies.hardening import covering, hardened
@@ -54,12 +55,7 @@ def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
   rows, sets = [], {}
-  planned = check(config)
-  for own, _ in planned:  # All of them, before the first is made.
-    if own is not None:
-      distill.prepared(own)
-  hardened.check_data(config, subjects.load_problem(config))
-  for own, todo in planned:
+  for own, todo in _planned(config):
     made, label = {}, {'method': ALL, 'per_class': ALL}
     if own is not None:
       made = jobs.finished(own, distill.run, fresh=config.fresh)
@@ -96,6 +92,29 @@ def run(config: Config) -> dict[str, Any]:
         'cover (right) [95 % interval over networks]')))
   screen.show('\n'.join(f'  {path}' for path in paths))
   return metrics
+
+
+def jobs_of(config: Config) -> list[Job]:
+  """The sets and the trainings on them; raises a ValueError as `check`."""
+  found = []
+  for own, todo in _planned(config):
+    name, reads = ALL, ()
+    if own is not None:
+      name, reads = f'{own.method}_{own.images_per_class}', (own.workdir,)
+      found.append(Job(f'set: {name}', distill.run, own))
+    found += [Job(f'{training}: {name}', hardened.run, job, reads, training,
+                  resumes=True) for training, job in todo]
+  return found
+
+
+def _planned(config) -> list[Any]:
+  """As `check`, all of it held against the data before anything is made."""
+  planned = check(config)
+  for own, _ in planned:
+    if own is not None:
+      distill.prepared(own)
+  hardened.check_data(config, subjects.load_problem(config))
+  return planned
 
 
 def check(config: Config) -> list[

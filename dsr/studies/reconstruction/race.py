@@ -166,6 +166,13 @@ def parts(config: Any) -> list[Any]:
           for regime in _REGIMES]
 
 
+def to_make(config: Any) -> list[Any]:
+  """As `parts`; one of other flags is no start: its attacks are repeated."""
+  return [dataclasses.replace(part, fresh=config.fresh or (
+      jobs.recorded(part) is not None and jobs.kept(part) is None))
+          for part in parts(config)]
+
+
 def run_both(config: Any, run_part: Callable) -> dict[str, Any]:
   """Runs the races that are not finished, then shows both together.
 
@@ -183,11 +190,8 @@ def run_both(config: Any, run_part: Callable) -> dict[str, Any]:
   began = time.monotonic()
   folder = pathlib.Path(config.workdir)
   rows, curves, metrics, reached = [], {}, {}, {}
-  for part in parts(config):
+  for part in to_make(config):
     own = pathlib.Path(part.workdir)
-    # A race of other flags is no start: its attacks are repeated as well.
-    other = (own / 'record.json').exists() and jobs.kept(part) is None
-    part = dataclasses.replace(part, fresh=config.fresh or other)
     record = jobs.finished(part, run_part, fresh=config.fresh)
     found, trails = record['metrics'], records.read_arrays(own)
     for attack in (config.attack, config.compare):

@@ -16,6 +16,7 @@ from dsr import checks
 from dsr.attack.result import Reconstruction
 from dsr.report import tables
 from dsr.runs import contents, jobs, pictures, records, screen
+from dsr.runs.plan import Job
 from dsr.studies.reconstruction import (
   attacks,
   cases,
@@ -66,6 +67,25 @@ def run(config: Config) -> dict[str, Any]:
   if config.compare:
     return race.run(config)
   return _attack(config)
+
+
+def jobs_of(config: Config) -> list[Job]:
+  """The cells of a sweep, or the races of both regimes.
+
+  Raises:
+    ValueError: as `check`, or there is one attack or one race alone.
+  """
+  if config.sweep:
+    check(config)
+    return [Job(f'N = {cell.num_train}, width {cell.width}', run, cell)
+            for cell in map(attacks.resolve, sweep_lib.cells(config))]
+  if config.regime != 'both':
+    raise ValueError("`sweep` or `regime` 'both' makes several jobs, got "
+                     f'neither and regime {config.regime!r}.')
+  config = attacks.resolve(recipes.fair(config))
+  check(config)
+  return [Job(f'race: {part.regime}', run, part)
+          for part in race.to_make(config)]
 
 
 def check(config: Config) -> None:
