@@ -46,7 +46,7 @@ class Config:
   networks: str = 'mlp'  # Trained on each set: mlp, convnet3, lenet, ...
   num_networks: int = 3  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa, idc: SGD, 1000 epochs of augmented images.
+  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, by 64 at once.
   protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'condensation'
   network_epochs: int = 300  # Passes over the smallest set; as many steps else.
   network_learning_rate: float | None = None  # Unset: the protocol's.

@@ -60,7 +60,7 @@ class Config:
   # e.g. time_limit=5.
   options: str = ''
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa, idc: SGD, 1000 epochs of augmented images.
+  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, by 64 at once.
   protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'condensation'
   # Passes over each set; unset: the protocol's, or 30 with all.
   network_epochs: int | None = None

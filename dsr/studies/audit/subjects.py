@@ -43,7 +43,7 @@ class SubjectConfig:
   ridge: float = 1e-6  # Of krr, relative to tr(K)/n.
   num_networks: int = 3  # Random starts of a network.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa, idc: SGD, 1000 epochs of augmented images.
+  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, by 64 at once.
   protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'condensation'
   network_epochs: int | None = None  # Passes over the set; unset: protocol's.
   network_learning_rate: float | None = None  # Unset: the protocol's.
