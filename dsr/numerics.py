@@ -74,9 +74,9 @@ def solve_dtype(dtype) -> jnp.dtype:
 
 
 def safe_sqrt(x: Float[Array, '...']) -> Float[Array, '...']:
-  """sqrt(max(x, 0)) with gradient 0, not infinite, where x <= 0."""
-  positive = x > 0
-  return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+  """sqrt(max(x, 0)) with gradient 0, not infinite, where x <= 0; NaN stays."""
+  dead = x <= 0
+  return jnp.where(dead, 0, jnp.sqrt(jnp.where(dead, 1, x)))
 
 
 def safe_divide(
@@ -87,8 +87,8 @@ def safe_divide(
 
 
 def not_negative(x: Float[Array, '...']) -> Float[Array, '...']:
-  """x, and 0 (with gradient 0) where rounding left it below."""
-  return jnp.where(x >= 0, x, 0)
+  """x, and 0 (with gradient 0) where rounding left it below; NaN stays."""
+  return jnp.where(x < 0, 0, x)
 
 
 def tree_dot(a: PyTree, b: PyTree) -> Float[Array, '']:

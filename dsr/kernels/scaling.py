@@ -1,6 +1,7 @@
 """W_std and b_std of the layers with weights, and what a bias does to a gap."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from dsr import checks
@@ -40,7 +41,7 @@ class Scales:
 
 def bent_by_bias(root1: Array, t1: Array, root2: Array, t2: Array) -> Array:
   """g1 g2 (t1 - t2)^2 / 2, from roots of g."""
-  return 0.5 * (root1 * root2 * (t1 - t2)) ** 2
+  return 0.5 * (root1 * root2 * _apart(t1, t2)) ** 2
 
 
 @jax.custom_jvp
@@ -51,12 +52,23 @@ def bent_by_fixed_bias(root1, t1, rho1, root2, t2, rho2):
   pass sums one (N, M) array.
   """
   del rho1, rho2
-  return bent_by_bias(root1, t1, root2, t2)
+  return 0.5 * (root1 * root2 * (t1 - t2)) ** 2
 
 
 @bent_by_fixed_bias.defjvp
 def _bent_by_fixed_bias_jvp(primals, tangents):
   root1, t1, _, root2, t2, _ = primals
   drho1, drho2 = tangents[2], tangents[5]
-  slope = 0.5 * (root1 * root2) ** 2 * ((t2 - t1) * (t2 + t1))
+  slope = 0.5 * (root1 * root2) ** 2 * (_apart(t2, t1) * (t2 + t1))
   return bent_by_fixed_bias(*primals), slope * (drho1 - drho2)
+
+
+def _apart(a, b):
+  """a - b, and 0 where rounding alone may have made it.
+
+  Equal inputs whose lengths two programs rounded otherwise would else seem to
+  move apart, by an angle of 1e-16, along which the NTK has a cusp.
+  """
+  apart = a - b
+  rounding = 8 * jnp.finfo(apart.dtype).eps
+  return jnp.where(jnp.abs(apart) <= rounding * jnp.abs(a), 0, apart)

@@ -51,7 +51,7 @@ def report(info: Info) -> None:
   if not is_known(info.converged) or np.any(np.asarray(info.steps) > 0):
     return
   raise_if_failed(info)
-  dropped = int(np.max(info.dropped))
+  dropped = int(np.max(np.asarray(info.dropped)))
   if dropped:
     warnings.warn(
         'The kernel plus its ridge is not positive definite, as its float32 '
