@@ -16,7 +16,7 @@ $(VENV)/.test: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.base  ## The audit of the embedded digits, within two minutes on 2 cores.
+demo: $(VENV)/.base  ## The audit of the embedded digits, some three minutes on 2 cores.
 	$(BIN)/python -m experiments.audit --methods=random,kip \
 	  --inits=real --num_networks=2 --network_epochs=100 --full_epochs=10 \
 	  --options=kip.steps=300 --learned=logistic \
