@@ -294,3 +294,14 @@ def test_errors_name_the_argument(key):
   for call, message in cases:
     with pytest.raises(ValueError, match=message):
       call()
+
+
+def test_eigenvectors_are_made_only_where_cholesky_fails():
+  """XLA must not move the fallback out of its loop, and make it always."""
+  k = jnp.eye(5, dtype=jnp.float32)
+  text = jax.jit(lambda k: linalg.factorise(k).basis).lower(
+      k).compile().as_text()
+  entry = text[text.index('ENTRY'):]
+  assert 'syevd' in text
+  assert 'syevd' not in entry
+  assert 'potrf' in entry

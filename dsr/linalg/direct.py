@@ -104,14 +104,17 @@ def factorise(
   if not rounded:
     return factor
 
-  def give_way(_):
-    basis, values = lax.linalg.eigh(fixed, symmetrize_input=False)
+  def give_way(state):
+    basis, values = lax.linalg.eigh(state[0], symmetrize_input=False)
     return basis, values, jnp.array(True)
 
-  # A loop of one step at most: `vmap` would run both branches of a `cond`.
-  basis, values, spectral = lax.while_loop(
+  # A loop of one step at most: `vmap` would run both branches of a `cond`. The
+  # matrix is part of the state, lest XLA moves eigh out of the loop and makes
+  # it always.
+  vectors, values, spectral = lax.while_loop(
       lambda state: ~(factor.ok | state[2]), give_way,
-      (basis, jnp.ones(k.shape[0], dtype), jnp.array(False)))
+      (fixed, jnp.ones(k.shape[0], dtype), jnp.array(False)))
+  basis = jnp.where(spectral, vectors, basis)
   factor = factor._replace(basis=basis, values=values, spectral=spectral)
   return _spectral(factor, rounded)
 
