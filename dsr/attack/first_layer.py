@@ -50,7 +50,7 @@ from dsr.attack.alternation import alternate
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
 from dsr.attack.rows import read
-from dsr.attack.span import span
+from dsr.attack.span import Span, span
 from dsr.types import Solver, Status
 
 _NEAR = 0.999  # Polished rows of a larger |cosine| are copies.
@@ -220,8 +220,8 @@ def _complement(rows):
 
 def reconstruct(
     key: Key[Array, ''], released: Released, config: Config = DEFAULT, *,
-    workdir=None, progress: bool = True, on_chunk: Callable | None = None
-) -> Reconstruction:
+    workdir=None, progress: bool = True, on_chunk: Callable | None = None,
+    factors: Span | None = None) -> Reconstruction:
   """Rebuilds the training inputs from the change of the first layer.
 
   Args:
@@ -231,6 +231,7 @@ def reconstruct(
     workdir: where checkpoints live; None saves none.
     progress: whether to show it.
     on_chunk: (round, candidates) -> None, or True to stop.
+    factors: by `span`, if they were made before, of what `restored` gives.
 
   Returns:
     As many candidates as rows were found, the most certain first; without
@@ -244,8 +245,10 @@ def reconstruct(
     ValueError: see `span` and `check`.
   """
   solver = first_layer(config)
-  given, released = released, restore.restored(released)
-  factors = span(released)
+  given = released
+  if factors is None:
+    released = restore.restored(released)
+    factors = span(released)
   data = _to_device(released, factors)
 
   def look(step, state, info):

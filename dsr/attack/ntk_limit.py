@@ -33,7 +33,14 @@ import numpy as np
 import optax
 
 from dsr import numerics
-from dsr.attack import latents, prior as prior_lib, probing, projection, scale
+from dsr.attack import (
+    kinks,
+    latents,
+    prior as prior_lib,
+    probing,
+    projection,
+    scale,
+)
 from dsr.attack.drive import drive
 from dsr.attack.limit_config import (
     DEFAULT,
@@ -185,8 +192,11 @@ def reconstruct(
 
   Returns:
     All M candidates, those of the largest gain first. `info` has `gains` (M,),
-    `restarted` and `scale_free`, whether the kernel is 1-homogeneous so that
-    candidates are known up to a factor and were stretched to the pixel range.
+    `scale_free`, whether the kernel is 1-homogeneous so that candidates are
+    known up to a factor and were stretched to the pixel range, and `mmd`: for
+    every g of norm 1 in the kernel's Hilbert space, |sum_j a_j g(x_j) -
+    sum_j a^_j g(x^_j)| over training images and candidates is at most that;
+    NaN if |f_T - f_0|_H is not known. For the confidence see `kinks`.
 
   Raises:
     ValueError: see `check`.
@@ -208,16 +218,20 @@ def reconstruct(
     at = projection.project(
         kernel_fn(x), released.query(x), jitter=config.jitter)
     once, twice = kernel_fn(x[:1], x[:1]), kernel_fn(2 * x[:1], x[:1])
-    return at.explained, at.duals, projection.gains(at), twice / once
+    sure = kinks.confidence(
+        jax.random.fold_in(key, 1), released.query, kernel_fn, x)
+    return at.explained, at.duals, projection.gains(at), twice / once, sure
 
   x = decode(driven.state.x)
-  explained, duals, gains, growth = map(np.asarray, summary(x))
+  explained, duals, gains, growth, sure = map(np.asarray, summary(x))
   x = np.asarray(x)
   order = np.argsort(-gains, kind='stable')
   x, duals = x[order], duals[order]
   free = bool(abs(growth - 2) < 1e-4)  # k(2 x, x) = 2 k(x, x): no biases.
-  loss = 1 - float(explained) / config.norm_squared if known else math.nan
+  left = config.norm_squared - float(explained)
+  loss = left / config.norm_squared if known else math.nan
   return Reconstruction(
       scale.fill_range(released, x) if free else x, duals, loss, driven.curve,
       driven.status, {'gains': gains[order], 'scale_free': free,
-                      'seed_losses': driven.losses})
+                      'mmd': max(left, 0.0)**0.5 if known else math.nan,
+                      'seed_losses': driven.losses}, sure[order])

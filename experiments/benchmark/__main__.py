@@ -7,6 +7,7 @@ r"""How fast kernels and attacks are: ratios taken side by side, in one run.
   python -m experiments.benchmark --suite=attacks # PGD and APGD, and PyTorch's.
   python -m experiments.benchmark --suite=membership # Leave-one-out, shadows.
   python -m experiments.benchmark --suite=accelerator # All of it on a GPU.
+  python -m experiments.benchmark --suite=thresholds # Of the attack's search.
 
 The rivals of a case take turns (A B C A B C ...) after a warm-up that
 compiles; each round gives one ratio, and the tables show the median of the
@@ -30,6 +31,10 @@ N examples out is held against N refits, of which a few are made and timed.
 attacks on the device against a CPU, then times them; each part has a time
 limit and is kept when a later one fails, so that the same command goes on.
 
+`thresholds` times nothing: it counts the images that the first-layer attack
+finds with each of its thresholds halved and doubled, on MNIST and CIFAR-10 from
+$TFDS_DATA_DIR; `--shrink=5` takes a fifth of the seeds.
+
 Everything but `membership` and `accelerator` is float32 with x64 off, since
 neural-tangents would turn to float64 otherwise. Takes 4 minutes on 2 CPU cores,
 20 s with `--only=fcn`; works on accelerators and without neural-tangents,
@@ -52,6 +57,7 @@ from experiments.benchmark import (
   kernels as rivals,
   membership_suite,
   set_suite,
+  thresholds,
 )
 
 
@@ -60,10 +66,10 @@ class Config:
   """Times kernels, steps and attacks against their rivals."""
 
   # Which cases: kernels and KIP's loss, Gram matrices on several devices, steps
-  # of distillation, adversarial attacks, membership attacks, or all of it on an
-  # accelerator.
+  # of distillation, adversarial attacks, membership attacks, all of it on an
+  # accelerator, or what the thresholds of an attack decide.
   suite: Literal['kernels', 'gram', 'sets', 'attacks', 'membership',
-                 'accelerator'] = 'kernels'
+                 'accelerator', 'thresholds'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.
   repeats: int = 15  # Rounds of a case, at most.
   seconds: float = 12.0  # After which a case stops, if it had three rounds.
@@ -115,6 +121,7 @@ _SUITES = {
     'attacks': attack_suite.attack_suite,
     'membership': membership_suite.membership_suite,
     'accelerator': accelerator_suite.accelerator_suite,
+    'thresholds': thresholds.threshold_suite,
 }
 
 

@@ -73,11 +73,16 @@ def network(problem: Problem, module=None, *, linearised=False, num_train=None,
   return released, victim
 
 
-def errors(problem: Problem, candidates) -> np.ndarray:
-  """RMSE of each image's nearest candidate."""
+def distances(problem: Problem, candidates) -> np.ndarray:
+  """(images, candidates) RMSE."""
   truth = problem.x.reshape(len(problem.x), 1, -1)
   other = np.asarray(candidates).reshape(1, len(candidates), -1)
-  return np.sqrt(np.mean((truth - other) ** 2, axis=2)).min(axis=1)
+  return np.sqrt(np.mean((truth - other) ** 2, axis=2))
+
+
+def errors(problem: Problem, candidates) -> np.ndarray:
+  """RMSE of each image's nearest candidate."""
+  return distances(problem, candidates).min(axis=1)
 
 
 fcn2 = functools.cache(lambda: kernels.fcn(2))

@@ -40,6 +40,7 @@ class AttackConfig(victims.VictimConfig):
   # What the released parameters are rounded to, after noise and pruning;
   # float32 leaves them as they are.
   release_dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32'
+  num_told: int = 0  # Upper bound of num_train that it is told; 0: num_train.
   # One of those at the end of --help; auto: ntk_limit for an infinite victim
   # or values alone, kkt with threat=final, first_layer for an mlp with fewer
   # images than units or numbers in an input, else finite.
@@ -113,9 +114,9 @@ def without_first_layer(config: AttackConfig) -> str:
   with checks.renamed(name='dataset'):
     size = data_lib.sources.input_size(config.dataset)
   most = min(size + config.use_bias, widths[0]) - 1 if size else np.inf
-  return '' if config.num_train <= most else (
+  return '' if (num := config.num_told or config.num_train) <= most else (
       f'first_layer needs at most {most} training images for inputs of {size} '
-      f'numbers and {widths[0]} units, there are {config.num_train}.')
+      f'numbers and {widths[0]} units, got {num}.')
 
 
 def _as_recorded(config):
@@ -126,14 +127,13 @@ def _as_recorded(config):
   for field in dataclasses.fields(config):
     if field.name not in _VICTIM or field.name == 'data_dir':
       continue
-    value = getattr(recorded, field.name)
-    given = getattr(config, field.name)
+    value, given = (getattr(c, field.name) for c in (recorded, config))
     if given not in (field.default, value):
       raise ValueError(f'`{field.name}` must be {value!r}, as in the record of '
                        f'{config.victim}, got {given!r}.')
     fields[field.name] = value
-  data_dir = config.data_dir or recorded.data_dir
-  return dataclasses.replace(config, data_dir=data_dir, **fields)
+  return dataclasses.replace(
+      config, **fields | {'data_dir': config.data_dir or recorded.data_dir})
 
 
 def check(config: AttackConfig) -> None:
@@ -144,8 +144,8 @@ def check(config: AttackConfig) -> None:
   """
   infinite = config.regime == 'infinite'
   if infinite:
-    others = [name for name in _VICTIM if name not in _EVERYWHERE]
-    _refuse(config, (*others, 'victim', *_OWNER), 'an infinitely wide network')
+    _refuse(config, (*set(_VICTIM).difference(_EVERYWHERE), 'victim', *_OWNER),
+            'an infinitely wide network')
     with checks.renamed(b_std='kernel_b_std'):
       evaluation.kernel_named(config.kernel, b_std=config.kernel_b_std)
     checks.non_negative('kernel_ridge', config.kernel_ridge)
@@ -155,6 +155,8 @@ def check(config: AttackConfig) -> None:
     victims.check(victim_config(config))
     checks.non_negative('noise', config.noise)
     checks.within('prune', config.prune, 0, 0.99)
+  if config.num_told:
+    checks.at_least('num_told', config.num_told, config.num_train)
   checks.one_of('attack', config.attack, table.known(infinite))
   checks.one_of('threat', config.threat,
                 table.ATTACKS[config.attack].threats_of(infinite))
@@ -164,12 +166,12 @@ def check(config: AttackConfig) -> None:
     _refuse(config, _OWNER, 'values alone')
     limits.kernel_fn(victim_config(config))
   for name in ('ratio', *_PRIORS):
-    if getattr(config, name) is not None:
-      checks.non_negative(name, getattr(config, name))
+    if (value := getattr(config, name)) is not None:
+      checks.non_negative(name, value)
   if config.steps is not None:
     checks.at_least('steps', config.steps, 1)
-  if config.attack_learning_rate is not None:
-    checks.positive('attack_learning_rate', config.attack_learning_rate)
+  if (rate := config.attack_learning_rate) is not None:
+    checks.positive('attack_learning_rate', rate)
   settings(config)
 
 
@@ -203,8 +205,7 @@ def settings(config: AttackConfig) -> Any:
   base = table.ATTACKS[config.attack].settings(config.regime == 'infinite')
   given = {}
   for flag, field in (*_SETTINGS.items(), *zip(_PRIORS, _PRIORS)):
-    value = getattr(config, flag)
-    if value is None:
+    if (value := getattr(config, flag)) is None:
       continue
     where = base if flag in _SETTINGS else getattr(base, 'prior', ())
     if field not in getattr(where, '_fields', ()):
@@ -258,11 +259,9 @@ def run(
   chosen = settings(config)
   if folder is not None:
     _claim(folder, config)
-  keywords = {}
-  if kernel_fn is not None:
-    keywords['kernel_fn'] = kernel_fn
-    if config.threat == 'parameters':
-      chosen = chosen._replace(norm_squared=norm_squared)
+  keywords = {} if kernel_fn is None else {'kernel_fn': kernel_fn}
+  if keywords and config.threat == 'parameters':
+    chosen = chosen._replace(norm_squared=norm_squared)
   watch = stopwatch_lib.Stopwatch(folder)
 
   def look(step, candidates):

@@ -79,7 +79,8 @@ def make_case(
   if task is None:
     task = victims.prepare_victim_task(own)
   public = {
-      'num_train': config.num_train, 'input_shape': task.examples.x.shape[1:],
+      'num_train': config.num_told or config.num_train,
+      'input_shape': task.examples.x.shape[1:],
       'num_outputs': task.examples.y.shape[1], 'low': task.low,
       'high': task.high}
   if config.regime == 'infinite':
