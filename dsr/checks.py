@@ -144,6 +144,12 @@ def within(
     raise ValueError(f'`{name}` must be in [{low}, {high}], got {value!r}.')
 
 
+def below_one(name: str, value: Any) -> None:
+  """`value` is a number in [0, 1)."""
+  if not _is_number(value) or not 0 <= value < 1:
+    raise ValueError(f'`{name}` must be in [0, 1), got {value!r}.')
+
+
 def at_least(name: str, value: Any, low: int) -> None:
   """`value` is an integer, `low` or above."""
   whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)

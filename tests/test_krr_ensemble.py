@@ -227,7 +227,7 @@ def test_errors_name_the_argument(problem):
       (lambda: predict_fn(x, -1.0), '`t` must not be negative'),
       (lambda: predict_fn(x, krr.Descent(-1, 0.1)), '`steps` must be'),
       (lambda: predict_fn(x, krr.Descent(1, 0.0)), '`rate` must be positive'),
-      (lambda: predict_fn(x, krr.Descent(1, 0.1, 2.0)), '`momentum` must be'),
+      (lambda: predict_fn(x, krr.Descent(1, 0.1, 1.0)), '`momentum` must be'),
       (lambda: krr.ensemble(ntk, nngp, data, ridge=-1), '`ridge`'),
       (lambda: krr.posterior(nngp, data, noise=-1), '`noise`'),
       (lambda: krr.max_learning_rate(ntk, data.x, momentum=-1), '`momentum`'),

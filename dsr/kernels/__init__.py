@@ -18,6 +18,7 @@ from dsr.kernels.convolutions import (
 from dsr.kernels.elementwise import Elementwise, Hermite, Polynomial
 from dsr.kernels.gram import gram
 from dsr.kernels.layers import Dense, Flatten, Identity, Layer, Pair, nonlinear
+from dsr.kernels.monte_carlo import monte_carlo
 from dsr.kernels.network import Kernels, serial
 from dsr.kernels.nonlinearities import (
     ABRelu,
@@ -27,6 +28,7 @@ from dsr.kernels.nonlinearities import (
     Relu,
     Sign,
 )
+from dsr.kernels.products import matvec
 from dsr.kernels.residual import resnet, wide_resnet
 from dsr.kernels.smooth import Cos, Exp, Gaussian, Gelu, LayerNorm, Rbf, Sin
 
@@ -36,5 +38,5 @@ __all__ = [
     'Gaussian', 'Gelu', 'GlobalAvgPool', 'GlobalSumPool', 'Hermite', 'Identity',
     'Kernels', 'Layer', 'LayerNorm', 'LeakyRelu', 'Pair', 'Polynomial', 'Rbf',
     'Relu', 'Sign', 'Sin', 'SumPool', 'by_name', 'convnet', 'empirical', 'fcn',
-    'gram', 'myrtle', 'nonlinear', 'parallel', 'resnet', 'serial', 'stax',
-    'wide_resnet']
+    'gram', 'matvec', 'monte_carlo', 'myrtle', 'nonlinear', 'parallel',
+    'resnet', 'serial', 'stax', 'wide_resnet']

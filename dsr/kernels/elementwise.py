@@ -42,8 +42,8 @@ def Elementwise(fn: Callable, *, tolerance: float = 1e-6,
     fn: of arrays, elementwise; JAX differentiates it.
     tolerance: of k', relative to sqrt(q1' q2'), which decides the number of
       terms; also of the derivative's kernel.
-    largest: standard deviation of the activations up to which that holds;
-      tanh takes 83 terms for 1.5 and 145 for 2.
+    largest: standard deviation of the activations up to which that holds,
+      above which the kernel is NaN; tanh takes 83 terms for 1.5 and 145 for 2.
     name: for messages and records.
 
   Raises:
@@ -76,12 +76,14 @@ def Elementwise(fn: Callable, *, tolerance: float = 1e-6,
         f'which leave {left[-1]:.1e}: `fn` is not smooth enough, or `largest` '
         'too large.')
   tables = tables[:, :int(np.argmax(enough)) + 1]
+  most = largest * (1 + 1e-6)  # Rounding is no error of the user.
 
   def series(f):
     def coefficients(root):
       x = root[..., None] * z.astype(root.dtype)
       values = f(x.ravel()).reshape(x.shape)
-      return numerics.matmul(values, tables.astype(root.dtype))
+      out = numerics.matmul(values, tables.astype(root.dtype))
+      return jnp.where((root <= most)[..., None], out, jnp.nan)
     return coefficients
 
   return _series(name or getattr(fn, '__name__', 'Elementwise'),

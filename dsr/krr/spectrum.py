@@ -111,7 +111,7 @@ def _descended(a, descent):
   """c_n of each eigenvalue, by repeated squaring of its 2 x 2 recurrence."""
   checks.at_least('steps', descent.steps, 0)
   checks.positive('rate', descent.rate)
-  checks.within('momentum', descent.momentum, 0, 1)
+  checks.below_one('momentum', descent.momentum)
   if descent.momentum == 0:
     return (1 - descent.rate * a) ** descent.steps
   first = 1 + descent.momentum - descent.rate * a
@@ -139,7 +139,7 @@ def max_learning_rate(
     ValueError: `momentum` out of range.
   """
   checks.inputs('x', x)
-  checks.within('momentum', momentum, 0, 1)
+  checks.below_one('momentum', momentum)
   k = kernel_fn(x)
   largest = jnp.linalg.eigvalsh(k.astype(numerics.solve_dtype(k.dtype)))[-1]
   return 2 * (1 + momentum) * x.shape[0] / largest

@@ -55,9 +55,7 @@ def check_recipe(recipe: Recipe) -> None:
   if recipe.learning_rate is not None:
     checks.positive('learning_rate', recipe.learning_rate)
   if recipe.momentum is not None:
-    checks.within('momentum', recipe.momentum, 0, 1)
-    if recipe.momentum == 1:
-      raise ValueError('`momentum` must be below 1, got 1.')
+    checks.below_one('momentum', recipe.momentum)
   if recipe.optimizer is not None:
     for name in ('learning_rate', 'momentum'):
       if (value := getattr(recipe, name)) is not None:

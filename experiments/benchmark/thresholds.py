@@ -62,7 +62,7 @@ THRESHOLDS = (
 
 
 class Victim(NamedTuple):
-  """A network to attack, its images, and the factors of its change."""
+  """A network to attack, its images in [0, 1], the factors of its change."""
 
   name: str
   released: release.Released
@@ -112,7 +112,7 @@ def make(dataset: str, width: int, seed: int) -> Victim:
       input_shape=shape, num_outputs=task.examples.y.shape[1], low=task.low,
       high=task.high))
   return Victim(f'{dataset} {width} {seed}', released, span(released),
-                np.asarray(task.examples.x))
+                np.asarray(task.train.x))
 
 
 def attack(victim: Victim, config: first_layer.Config) -> tuple[int, int, int]:
@@ -122,7 +122,8 @@ def attack(victim: Victim, config: first_layer.Config) -> tuple[int, int, int]:
       factors=victim.factors)
   if not len(found.candidates):
     return 0, 0, 0
-  gaps = match.distances(victim.truth, found.candidates)
+  gaps = match.distances(
+      victim.truth, found.candidates - victim.released.low[None])
   claimed = found.confidence >= CLAIM
   return (int((gaps.min(axis=1) < _RIGHT).sum()), int(claimed.sum()),
           int((gaps.min(axis=0)[claimed] < _CLAIMED).sum()))

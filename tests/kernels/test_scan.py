@@ -122,14 +122,17 @@ def test_series_of_a_function_match_its_closed_form(fn, same):
   weights = stacks.normal(4, 5, 5)
   series = kernels.Elementwise(fn, tolerance=1e-12, largest=1.7)
   closed = getattr(kernels, same)()
+  ours, theirs = (kernels.serial(
+      kernels.Dense(), layer, kernels.Dense(b_std=0.1), layer, kernels.Dense())
+                  for layer in (series, closed))
   (value, (grad,)), (want, (want_grad,)) = (
-      stacks.value_and_grads(kernels.serial(
-          kernels.Dense(), layer, kernels.Dense(b_std=0.1), layer,
-          kernels.Dense()).symmetric, weights)(x)
-      for layer in (series, closed))
+      stacks.value_and_grads(kernel.symmetric, weights)(x)
+      for kernel in (ours, theirs))
   np.testing.assert_allclose(value, want, rtol=1e-10, atol=1e-12)
   np.testing.assert_allclose(
       grad, want_grad, rtol=0, atol=1e-8 * np.abs(want_grad).max())
+  # Beyond `largest` there is no answer rather than a wrong one.
+  assert np.isnan(np.diag(ours(10 * x))).any()
 
 
 @pytest.mark.slow

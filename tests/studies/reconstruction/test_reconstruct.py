@@ -141,6 +141,8 @@ def test_true_duals_and_kernel_make_the_change(tmp_path, monkeypatch):
     ({'num_train': 786, 'dataset': 'mnist[3,8]'}, 'finite'),
     ({'num_train': 786, 'dataset': 'nowhere.npz'}, 'first_layer'),
     ({'depth': 0}, 'finite'),
+    ({'num_train': 20, 'num_told': 64}, 'first_layer'),
+    ({'num_train': 20, 'num_told': 65}, 'finite'),
     ({'num_train': 66, 'threat': 'final'}, 'kkt')])
 def test_auto_is_an_attack_that_can_work(fields, attack):
   config = dataclasses.replace(
@@ -155,7 +157,7 @@ def test_the_reason_for_another_attack_is_a_sentence():
   assert config.attack == 'finite'
   assert attacks.without_first_layer(config) == (
       'first_layer needs at most 15 training images for inputs of 64 numbers '
-      'and 16 units, there are 16.')
+      'and 16 units, got 16.')
   assert not attacks.without_first_layer(FINITE)
 
 
@@ -297,6 +299,7 @@ def test_flags_are_read_and_help_is_complete(capsys):
      "`threat` must be 'parameters' or 'final' with `compare`"),
     (INFINITE, {'threat': 'outputs'}, '`threat` must be one of query'),
     (FINITE, {'threat': 'query'}, '`threat` must be one of parameters'),
+    (FINITE, {'num_told': 2}, '`num_told` must be an integer of at least'),
     (FINITE, {'noise': -1.0}, '`noise` must be finite and not negative'),
     (FINITE, {'prune': 1.5}, r'`prune` must be in \[0, 0.99\]'),
     (INFINITE, {'release_dtype': 'float16'}, "`release_dtype` must be 'float3"),
