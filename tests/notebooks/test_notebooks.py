@@ -129,7 +129,7 @@ def test_a_false_claim_fails_its_check(path, tmp_path, monkeypatch):
   with pytest.raises(nbclient.exceptions.CellExecutionError) as raised:
     _run(notebook, tmp_path, monkeypatch)
   assert raised.value.ename == 'AssertionError'
-  assert check in raised.value.evalue  # Not in the source that is shown with it.
+  assert check in raised.value.evalue  # The source beside it names all checks.
 
 
 @each

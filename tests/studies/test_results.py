@@ -66,15 +66,14 @@ def test_a_record_becomes_a_row_with_date_device_and_command(folder, tmp_path):
 def test_a_metric_becomes_a_row_claimed_ours_and_interval(folder, tmp_path):
   _run(folder, tmp_path / 'page.md')
   lines = (tmp_path / 'page.md').read_text().splitlines()
-  assert '| [record](records/rkip/record.json) | krr accuracy (%) |  | 97.3 | '\
-      '[95.0, 99.0] |' in lines
-  start = lines.index(r'| [record](records/krr/record.json) | a\|0 accuracy (%) '
-                      '| 75.0 | 50.0 | [40.0, 70.0] |')
-  assert lines[start - 2:start] == [
-      '| record | metric | claimed | ours | interval |',
-      '| --- | --- | --- | --- | --- |']
-  assert lines[start + 1] == (r'| [record](records/krr/record.json) | a\|1 accura'
-                              'cy (%) |  | 50.0 | [40.0, 70.0] |')
+  plain, many = (f'| [record](records/{name}/record.json) |' for name in (
+      'rkip', 'krr'))
+  assert f'{plain} krr accuracy (%) |  | 97.3 | [95.0, 99.0] |' in lines
+  start = lines.index('| record | metric | claimed | ours | interval |',
+                      lines.index('## `python -m experiments.krr`'))
+  assert lines[start + 2:start + 4] == [
+      many + r' a\|0 accuracy (%) | 75.0 | 50.0 | [40.0, 70.0] |',
+      many + r' a\|1 accuracy (%) |  | 50.0 | [40.0, 70.0] |']
 
 
 def test_what_is_written_by_hand_is_kept_and_tables_are_replaced(
