@@ -14,7 +14,7 @@
 # [arXiv:2302.01428](https://arxiv.org/abs/2302.01428). The other notebooks take
 # each apart.
 #
-# **Time on 2 CPU cores.** About a minute and a half.
+# **Time on 2 CPU cores.** About two minutes.
 
 # %%
 # Installs dsr where it is missing; does nothing where it is there already.

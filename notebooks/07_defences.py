@@ -6,8 +6,9 @@
 # **Claim.** A network in the kernel regime, released with its start, gives its
 # training images back. Noise in the weights, training on distilled images, and
 # differentially private training stop that. They are no defence against membership
-# inference: with noise in the weights, errors tell who was in the training set as
-# well as before, and on distilled images better than chance.
+# inference: with noise in the weights, or little noise in training, errors tell who
+# was in the training set as well as before, and on distilled images better than
+# chance. Much noise in training is one; it costs nearly all of the accuracy here.
 #
 # **Source.** The defences are those that the code of
 # [arXiv:2302.01428](https://arxiv.org/abs/2302.01428) has as options; frozen
@@ -276,6 +277,8 @@ notebook.picture(
 #   members as well as without it. Noise of 20 does promise something, and with
 #   twenty images leaves little to learn; thousands of images bear it better.
 #   [The results](results.md) have budgets.
+# - The ceiling of DP-SGD is for one image that is in the set or not, over the noise
+#   of training; the AUC beside it compares images within one run.
 # - The attack on membership is the weakest there is, the squared error alone,
 #   without shadow models. `08_membership` has a stronger one, to which sets of KIP
 #   give much more away.
