@@ -96,8 +96,8 @@ notebook.picture(
      'the same after KIP': pixels.reshape(10, 10, 8, 8, 1)[:, :5]},
     list(range(10)), title='What training is about: five images of each ten',
     alt='Two grids of fifty digits, five a class: on the left real ones, on '
-        'the right the same after distillation, still digits, blurred and '
-        'grey, with noise.')
+        'the right the same after distillation, some still digits, others '
+        'grey blurs.')
 
 # %% [markdown]
 # ## 3. An attack
