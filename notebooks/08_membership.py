@@ -226,11 +226,9 @@ notebook.picture(
     dots.intervals,
     {'AUC of the attack': {n: r['auc'] for n, r in results.items()},
      'test accuracy': {n: r['accuracy'] for n, r in results.items()}},
-    xlabel='percent', title='Leakage and accuracy',
+    xlabel='percent', title='What a model gives away, and what it is worth',
     alt='Dots with 95 % intervals for seven kinds of sets: the AUC of the attack '
-        'and the test accuracy of kernel regression on the set. KIP with five '
-        'images a class is told nearly as well as all images; one random image '
-        'a class is told least.')
+        'and the test accuracy of kernel regression on the set.')
 
 # %% [markdown]
 # ## What this does not say
