@@ -17,7 +17,7 @@ from notebooks import execute
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = execute.sources()
 each = pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.stem)
-FAST: tuple[str, ...] = ()
+FAST = ('02_attack_is_mmd', '05_outliers')
 LARGEST = 1.5e6  # Bytes of an executed notebook.
 SECONDS = 600  # A cell may take here: tests share their cores.
 # Paths of a machine: a home, a temporary or a site folder.
