@@ -14,7 +14,7 @@
 # [arXiv:2302.01428](https://arxiv.org/abs/2302.01428). The other notebooks take
 # each apart.
 #
-# **Time on 2 CPU cores.** About a minute and a half.
+# **Time on 2 CPU cores.** About two minutes.
 
 # %%
 # Installs dsr where it is missing; does nothing where it is there already.
@@ -77,12 +77,12 @@ print(f'{len(problem.train)} images: test accuracy {percent(all_images)}')
 #
 # KIP moves a few images, by the gradient of that regression's loss on all images,
 # until regression on the few is accurate on the many. Ten images a class take the
-# place of some 140; they start as ten random ones.
+# place of some 140; they start as ten random ones. This is the first example of
+# the README, in memory: `distil` is `run` without files.
 
 # %%
 made = distill.distil(distill.Config(
-    dataset='digits', method='kip', images_per_class=10, steps=100,
-    validation=0.0, keep='last', networks=''))
+    dataset='digits', method='kip', networks=''))
 small, start = (made.metrics[name] for name in (
     'krr_accuracy', 'krr_accuracy_start'))
 print(f'ten random images a class: {percent(start)}')
@@ -92,24 +92,24 @@ print(f'ten images a class by KIP: {percent(small)}')
 pixels = np.asarray(made.problem.transform.invert(made.learned.examples.x))
 notebook.picture(
     figures.side_by_side,
-    {'ten random images a class': made.problem.start.x.reshape(10, 10, 8, 8, 1),
-     'the same after KIP': pixels.reshape(10, 10, 8, 8, 1)},
-    list(range(10)), title='What training is about, in a hundred images',
-    alt='Two grids of a hundred digits, ten a class: on the left real ones, on '
-        'the right the same after distillation, still digits, blurred and '
-        'grey, with noise.')
+    {'random images': made.problem.start.x.reshape(10, 10, 8, 8, 1)[:, :5],
+     'the same after KIP': pixels.reshape(10, 10, 8, 8, 1)[:, :5]},
+    list(range(10)), title='What training is about: five images of each ten',
+    alt='Two grids of fifty digits, five a class: on the left real ones, on '
+        'the right the same after distillation, some still digits, others '
+        'grey blurs.')
 
 # %% [markdown]
 # ## 3. An attack
 #
 # Somebody trains a network on twenty digits and publishes its weights from before
 # and after. Nothing else is known: no image, no label. `reconstruct.rebuild` plays
-# both sides, and only the last line of it, the score, sees the truth.
+# both sides, and only the last line of it, the score, sees the truth. This is the
+# second example of the README, in memory.
 
 # %%
 attacked = reconstruct.rebuild(reconstruct.Config(
-    dataset='digits', num_train=20, regime='linearized', width=256,
-    options='max_rounds=8,patience=2'))
+    dataset='digits', regime='standard'))
 recovered = attacked.metrics['recovered_rmse_0.01']
 claimed = attacked.metrics['claimed'].value
 truth = attacked.case.task.train.x
@@ -118,8 +118,8 @@ rebuilt = np.clip(scoring.to_pixels(
 gaps = match.distances(truth, rebuilt)
 notebook.picture(
     figures.pairs, truth, rebuilt[gaps.argmin(axis=1)], gaps.min(axis=1),
-    title=f'{recovered.value:.0%} of the training images came back; the attack '
-          f'claims {claimed:.0f}',
+    per_row=10, title=f'{recovered.value:.0%} of the training images came back; '
+                      f'the attack claims {claimed:.0f}',
     alt='Twenty pairs of digits: each training image above the nearest image '
         'that the attack rebuilt. By eye the two of a pair are equal; the errors '
         'under them are printed.')
@@ -131,7 +131,8 @@ notebook.picture(
 # KIP set, and to regression on all images: how accurate it is on its worst class,
 # how it stands up to adversarial noise of 0.1 a pixel, and whether its errors tell
 # training images from test images (AUC, 1/2 is guessing). The whole audit, with
-# networks, shadow models and a page of its own, is `python -m experiments.audit`.
+# networks, shadow models and a page of its own, is the third example of the README;
+# it takes minutes, and writes files.
 
 # %%
 distilled = fit(made.learned.examples)
@@ -178,15 +179,22 @@ notebook.table(
 # | what is left of it away from the kernel | `04_deviation_from_the_kernel` | `dsr.studies` |
 # | who is rebuilt first | `05_outliers` | `dsr.attack` |
 # | that attack and distillation are one | `06_reconstruction_is_distillation` | `dsr.distill` |
+# | what defences stop, and what they do not | `07_defences` | `dsr.attack`, `dsr.train`, `dsr.probes` |
 # | who was in the training set | `08_membership` | `dsr.probes` |
 # | what a cover proves | `09_covers_and_robustness` | `dsr.distill`, `dsr.probes` |
 # | what is unfair and what is chance | `10_fairness` | `dsr.probes` |
 #
+# Two things in them that the papers do not have: the witness of wrong candidates,
+# a function of the input that shows *where* a network contradicts them
+# (`02_attack_is_mmd`); and the ceiling that the theorem of DP-SGD puts on every
+# attack on membership, beside the attack that was measured on the same network
+# (`07_defences`).
+#
 # ## What this does not say
 #
-# - The victim is linearised, and small. What deviations from that do to attacks,
-#   and on which networks no attack here has rebuilt an image, is in
-#   `notebooks/results.md`.
+# - The victim is small, and was trained by plain descent. What other training does
+#   to attacks, and on which networks no attack here has rebuilt an image, is in
+#   [the results](results.md).
 # - An AUC near 1/2 of the simplest attack on membership is no proof of privacy;
 #   `08_membership` has a stronger attack.
 # - Settings were not tuned here, and one seed was run. Intervals are over test

@@ -171,7 +171,7 @@ def descend(rate, steps, every):
   return np.asarray(outputs)
 
 
-fastest = float(closed.values[-1]) / len(x)  # Of the exponentials.
+fastest = float(closed.spectrum.values[-1]) / len(x)  # Of the exponentials.
 times = np.arange(1, 21) * 10 * 0.1 / fastest
 along = np.asarray(closed(
     others, jnp.asarray(times), f0_x=start_others, f0_train=start_x))

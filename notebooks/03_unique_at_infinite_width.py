@@ -133,21 +133,29 @@ last = match.distances(images, scoring.to_pixels(case, looks[-1][1]))
 chosen = match.assign(last).candidate  # The truth orders the pictures only.
 
 
+def in_tens(*rows):
+  """Rows of twenty images as twice as many rows of ten, for small screens."""
+  shape = images.shape[1:]
+  return np.stack(rows).reshape(-1, 2, 10, *shape).swapaxes(0, 1).reshape(
+      -1, 10, *shape)
+
+
 def frame(step, candidates):
   """One picture: training images above the candidates that become them."""
   pixels = scoring.to_pixels(case, candidates)
   near = (match.distances(images, pixels).min(axis=1) < 0.01).sum()
-  rows = np.stack([images, np.clip(pixels[chosen], 0, 1)])
-  return (rows, ['training', 'candidates']), {
+  rows = in_tens(images, np.clip(pixels[chosen], 0, 1))
+  return (rows, 2 * ['training', 'candidates']), {
       'title': f'step {step:4d}: {near:2d} of {NUM} images below 0.01'}
 
 
 notebook.animation(
     figures.image_grid, [frame(*look) for look in looks], seconds=0.5,
     hold=3.0,
-    alt='Animation in two rows. Above, the twenty training images, fixed. '
-        'Below, twenty candidates: noise at first, they turn into the images '
-        'above them one after the other; at the last step all are equal.')
+    alt='Animation in two pairs of rows. In the upper one of each, ten training '
+        'images, fixed. In the lower one, ten candidates: noise at first, they '
+        'turn into the images above them one after the other; at the last step '
+        'all are equal.')
 
 # %%
 curve = [(step, match.distances(
@@ -208,11 +216,11 @@ last = match.distances(
 best = bare_found.candidates[match.assign(last).candidate]
 notebook.picture(
     figures.image_grid,
-    np.clip([images, scoring.to_pixels(bare, raw[nearest]),
-             scoring.to_pixels(bare, best)], 0, 1),
-    ['training', 'as found', 'stretched'],
+    np.clip(in_tens(images, scoring.to_pixels(bare, raw[nearest]),
+                    scoring.to_pixels(bare, best)), 0, 1),
+    2 * ['training', 'as found', 'stretched'],
     title='Without biases the contrast is open, and nothing else',
-    alt='Three rows of twenty digits: the training images; what the descent '
+    alt='Three rows of ten digits, twice: the training images; what the descent '
         'found, the same shapes with a contrast that is off by up to a half; '
         'and the same after stretching, equal to the training images by eye.')
 

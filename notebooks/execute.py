@@ -4,19 +4,24 @@
   python -m notebooks.execute 02 05    # those whose names begin so
 
 The source of a notebook is its `.py` file (jupytext, `py:percent`); the `.ipynb`
-beside it is written anew. Nothing is written if a cell or a check fails.
+beside it is written anew. Nothing is written if a cell or a check fails; others
+are executed all the same, and the command then ends with 1.
 """
 import argparse
 import datetime
 import os
 import pathlib
+import sys
 import time
 
 import jupytext
 import nbclient
+from nbclient import exceptions
 import nbformat
 
 HERE = pathlib.Path(__file__).resolve().parent
+# Where Colab's badges and the install cells point; `__owner__` is no name yet.
+REPOSITORY = 'github.com/__owner__/dsr'
 SECONDS = 60  # That a cell may take on two quiet cores; `--slow` for others.
 _KERNEL = {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}
 
@@ -80,13 +85,28 @@ def main() -> None:
             or path.name.startswith(tuple(args.names))]
   if not chosen:
     parser.error(f'`names` must be beginnings of {HERE.name}, got {args.names}')
+  failed = False
   for path in chosen:
-    began = time.monotonic()
+    began, used = time.monotonic(), _cpu()
     notebook = read(path)
-    seconds = run(notebook, HERE, timeout=args.slow * SECONDS)
+    try:
+      seconds = run(notebook, HERE, timeout=args.slow * SECONDS)
+    except (exceptions.CellExecutionError,
+            exceptions.CellTimeoutError) as error:
+      failed = True
+      print(f'{path.stem}: {error}', file=sys.stderr, flush=True)
+      continue
     write(notebook, path.with_suffix('.ipynb'))
-    print(f'{path.stem}: {time.monotonic() - began:.0f} s; cells: '
+    print(f'{path.stem}: {time.monotonic() - began:.0f} s, '
+          f'{_cpu() - used:.0f} of a core; cells: '
           f'{", ".join(f"{s:.1f}" for s in seconds)}', flush=True)
+  sys.exit(failed)
+
+
+def _cpu() -> float:
+  """Seconds of a core that kernels took that have ended; 0 on Windows."""
+  times = os.times()
+  return times.children_user + times.children_system
 
 
 if __name__ == '__main__':

@@ -18,9 +18,10 @@ from dsr.runs import jobs, records, screen
 
 BEGIN = '<!-- tables of records: begin -->'
 END = '<!-- tables of records: end -->'
-_MOST = 6  # Metrics that get a column each; more get a table.
 _COPY = 'network_accuracy'  # Of the first network's, which has its own name.
 _SHARES = ('accuracy', 'recovered')  # In names of what is shown in percent.
+_RUN = ('record', 'data', 'settings', 'seed', 'date', 'device', 'command')
+_MEASURED = ('record', 'metric', 'claimed', 'ours', 'interval')
 # Flags that have a column of their own, or say nothing of the result.
 _NO_SETTINGS = ('dataset', 'data_dir', 'seed', 'attack_seed', 'workdir')
 
@@ -75,7 +76,11 @@ def find(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def page(found: Iterable[dict[str, Any]], base: str | os.PathLike) -> str:
-  """A heading and a table for each command, in Markdown.
+  """A heading and two tables for each command, in Markdown.
+
+  The first has a row for each run, with what it takes to repeat it; the second
+  one for each number: published for these settings, ours, and the ends of our
+  95 % interval, which an exact number lacks.
 
   Args:
     found: records, by `find`.
@@ -85,10 +90,9 @@ def page(found: Iterable[dict[str, Any]], base: str | os.PathLike) -> str:
   by_command = sorted(found, key=_command)
   for command, group in itertools.groupby(by_command, key=_command):
     rows = [_row(record, base) for record in group]
-    parts += [f'## `{command}`', '', tables.markdown(rows, _columns(rows)), '']
-    if _are_many(rows):
-      for row in rows:
-        parts += [f'What {row["record"]} measured:', '', _measured(row), '']
+    measured = [line for row in rows for line in _measured(row)]
+    parts += [f'## `{command}`', '', tables.markdown(rows, _RUN), '',
+              tables.markdown(measured, _MEASURED), '']
   return '\n'.join(parts)
 
 
@@ -109,6 +113,7 @@ def _row(record, base) -> dict[str, Any]:
       'metrics': metrics,
       'claimed': record.get('claimed') or {},
       'seed': ', '.join(seeds).removeprefix('seed='),
+      'date': record.get('date', '').partition('T')[0],
       'device': f'{record["device"]["kind"]}, jax {versions.get("jax", "?")}',
       'command': f'`{record["command"]}`',
       'record': f'[{record["path"].stem}]({link})'}
@@ -127,43 +132,22 @@ def _settings(record) -> list[str]:
   return kept
 
 
-def _column(name: str) -> tables.Column:
-  percent = any(share in name for share in _SHARES)
-  return tables.Column(f'metrics.{name}', percent=percent,
-                       digits=1 if name.endswith('seconds') else None)
-
-
-def _columns(rows) -> list[tables.Column]:
-  return [tables.Column('data'), tables.Column('settings'),
-          *([] if _are_many(rows) else map(_column, _names(rows))),
-          *map(tables.Column, ('seed', 'device', 'record', 'command'))]
-
-
-def _names(rows) -> list[str]:
-  """Of the metrics of all rows."""
-  return list(dict.fromkeys(name for row in rows for name in row['metrics']))
-
-
-def _are_many(rows) -> bool:
-  """Whether each row needs a table of its own for what it measured."""
-  return len(_names(rows)) > _MOST or any(row['claimed'] for row in rows)
-
-
-def _measured(row) -> str:
-  """The metrics of a row, one a line, beside published values."""
+def _measured(row) -> list[dict[str, str]]:
+  """The metrics of a row, a line each, beside published values."""
   lines = []
   for name in row['metrics']:
-    column = _column(name)
+    column = tables.Column(
+        f'metrics.{name}', percent=any(share in name for share in _SHARES),
+        digits=1 if name.endswith('seconds') else None)
     found = {'metrics': row['metrics'],
              'claimed': {name: row['claimed'].get(name)}}
     (ours, told), = tables.grid([found], [
         column, column._replace(key=f'claimed.{name}')]).body
     lines.append({
+        'record': row['record'],
         'metric': name.replace('_', ' ') + (' (%)' if column.percent else ''),
-        'value': f'{ours.text} {ours.interval}'.strip(),
-        'published': told.text})
-  columns = ['metric', 'value', 'published'][:3 if row['claimed'] else 2]
-  return tables.markdown(lines, columns)
+        'claimed': told.text, 'ours': ours.text, 'interval': ours.interval})
+  return lines
 
 
 def _around(out: pathlib.Path) -> tuple[str, str]:

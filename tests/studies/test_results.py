@@ -3,6 +3,7 @@ import dataclasses
 import pathlib
 import shutil
 
+import jax
 import pytest
 
 from dsr.runs import records, screen
@@ -39,7 +40,11 @@ def _run(folder, out):
     return results.run(results.Config(str(folder), str(out)))
 
 
-def test_a_record_becomes_a_row_with_interval_and_command(folder, tmp_path):
+def _cells(line):
+  return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+def test_a_record_becomes_a_row_with_date_device_and_command(folder, tmp_path):
   out = tmp_path / 'page.md'
   assert _run(folder, out) == {'num_records': 3}
   text = out.read_text()
@@ -49,22 +54,26 @@ def test_a_record_becomes_a_row_with_interval_and_command(folder, tmp_path):
   rows = [line for line in text.splitlines()
           if 'experiments.distill --' in line]
   assert len(rows) == 2  # That of the stopped run is left out.
-  cells = [cell.strip() for cell in rows[1].strip('|').split('|')]
-  assert cells[:4] == [
-      'digits', 'method=rkip<br>steps=50', '97.3 [95.0, 99.0]', '3']
-  assert cells[5] == '[record](records/rkip/record.json)'
-  assert cells[6] == '`python -m experiments.distill --method=rkip --steps=50'\
-      ' --seed=3`'
+  day = records.read(folder / 'rkip')['date'][:10]
+  device = jax.devices()[0].device_kind
+  assert _cells(rows[1]) == [
+      '[record](records/rkip/record.json)', 'digits',
+      'method=rkip<br>steps=50', '3', day, f'{device}, jax {jax.__version__}',
+      '`python -m experiments.distill --method=rkip --steps=50 --seed=3`']
+  assert _cells(rows[0])[3:6] == _cells(rows[1])[3:6]
 
 
-def test_many_metrics_get_a_table_with_published_values(folder, tmp_path):
+def test_a_metric_becomes_a_row_claimed_ours_and_interval(folder, tmp_path):
   _run(folder, tmp_path / 'page.md')
   lines = (tmp_path / 'page.md').read_text().splitlines()
-  start = lines.index('What [record](records/krr/record.json) measured:')
-  assert lines[start + 2:start + 6] == [
-      '| metric | value | published |', '| --- | --- | --- |',
-      r'| a\|0 accuracy (%) | 50.0 [40.0, 70.0] | 75.0 |',
-      r'| a\|1 accuracy (%) | 50.0 [40.0, 70.0] |  |']
+  plain, many = (f'| [record](records/{name}/record.json) |' for name in (
+      'rkip', 'krr'))
+  assert f'{plain} krr accuracy (%) |  | 97.3 | [95.0, 99.0] |' in lines
+  start = lines.index('| record | metric | claimed | ours | interval |',
+                      lines.index('## `python -m experiments.krr`'))
+  assert lines[start + 2:start + 4] == [
+      many + r' a\|0 accuracy (%) | 75.0 | 50.0 | [40.0, 70.0] |',
+      many + r' a\|1 accuracy (%) |  | 50.0 | [40.0, 70.0] |']
 
 
 def test_what_is_written_by_hand_is_kept_and_tables_are_replaced(
