@@ -27,7 +27,7 @@ _ROBUST = ('worst_linf', 'pgd_linf', 'fgsm')  # The first that was measured.
 class Config:
   """Compares a model's performance across classes or groups."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   fit: str = ''  # Workdir of experiments.fit, whose models are looked at.
   reference: str = ''  # Another one, to compare with; '' for none.

@@ -60,15 +60,15 @@ _NEAREST = (
 class Config:
   """Attacks networks that were trained on sets made of one training set."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   num_train: int = 50  # Of T, the same number of each class.
   images_per_class: int = 1  # Of the sets.
   # How the sets are made, with commas between them: those listed at the end of
   # --help, all (the training set T itself) or kip_corrupted.
   methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'
-  # Sets of your own, that networks are trained on besides: .npz files with the
-  # arrays images and labels, with commas between their paths.
+  # Sets of your own, that networks are trained on besides, with commas between
+  # their paths; see `distilled` of experiments.audit.
   own: str = ''
   # Of the victims: infinite, linearized, standard.
   regimes: str = 'infinite,linearized'

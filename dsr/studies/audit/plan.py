@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from absl import logging
+
 from dsr import checks
 from dsr.studies.audit import (
   claims,
@@ -167,7 +169,9 @@ def _own(config, path, name, found) -> Subject:
   """A set of one's own, looked at before anything is trained."""
   shared = subjects.SubjectConfig(**_shared(config), set=path)
   with checks.renamed(set='distilled'):
-    subjects.load_set(shared)
+    shown, _ = subjects.load_set(shared)
+  for note in shown.notes:
+    logging.info('%s: %s.', path, note)
   if name in found:
     raise ValueError(f'`distilled` must have a name of its own, got {path!r} '
                      f'beside the set {name}.')

@@ -1,6 +1,5 @@
 """The questions of an audit, each answered from records in a sentence."""
 from collections.abc import Callable
-import pathlib
 
 import numpy as np
 
@@ -9,8 +8,10 @@ from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
 from dsr.studies.audit import (
   given_back,
+  membership,
   names as names_lib,
   privacy as audit_privacy,
+  subjects,
   under_attack,
 )
 from dsr.studies.audit.results import (
@@ -18,6 +19,7 @@ from dsr.studies.audit.results import (
   SET,
   Results,
   called,
+  class_of,
   distilled,
   main_model,
   models_of,
@@ -48,6 +50,9 @@ def good(results: Results) -> Section:
   parts += list(dict.fromkeys(
       f'{row["set"]} has no image of classes {row["extra"][_NOT_IN_SET]}'
       for row in rows if row['extra'].get(_NOT_IN_SET)))
+  parts += list(dict.fromkeys(
+      f'{row["set"]}: {note}' for row in rows
+      for note in row['extra'].get('set_notes', ())))
   if gaps := rows[0]['extra'].get('classes_not_in_test'):
     parts.append(f'there are no test images of classes {gaps}')
   for model in models_of(results):
@@ -95,13 +100,10 @@ def _images(results) -> list[Picture]:
   for name, subject in results.plan.subjects.items():
     if subject.method in ('all', 'dp'):
       continue
-    arrays = records.read_arrays(
-        subject.where if subject.where.endswith('.npz') else
-        pathlib.Path(subject.where))
-    images = arrays['images']
-    images = images / 255 if images.dtype == np.uint8 else images
-    images = images[..., None] if images.ndim == 3 else images
-    grids[name], classes = by_class(images, arrays['labels'], most=_ACROSS)
+    shown, problem = subjects.load_set(
+        results.plan.membership[name, membership.SET])
+    grids[name], found = by_class(shown.pixels, shown.labels, most=_ACROSS)
+    classes = [problem.train.called(c) for c in found]
   shapes = {grid.shape[0] for grid in grids.values()}
   if len(shapes) != 1:
     return []
@@ -118,7 +120,8 @@ def _images(results) -> list[Picture]:
 def fair(results: Results) -> Section:
   """Classes and groups."""
   rows, model = results.rows('fairness'), main_model(results)
-  rows = [row | {'worst_class': row['extra']['worst_class']} for row in rows]
+  rows = [row | {'worst_class': class_of(row, row['extra']['worst_class'])}
+          for row in rows]
   own = distilled([row for row in rows if row['model'] == model])
   whole = next(r for r in rows
                if (r['model'], r['method']) == (model, 'all'))
@@ -151,7 +154,8 @@ def fair(results: Results) -> Section:
        False), ('robust', 'Accuracy under attack by class', '', True)):
     if any(f'{prefix}_{c}' in rows[0]['metrics'] for c in classes):
       found.append(Table(title, [SET, MODEL, *(
-          tables.Column(f'{prefix}_{c}', c, percent, None if percent else 2)
+          tables.Column(f'{prefix}_{c}', class_of(rows[0], c), percent,
+                        None if percent else 2)
           for c in classes)], rows, note))
   grouped = [row for row in rows if 'group_mean' in row['metrics']]
   if grouped:
@@ -165,7 +169,7 @@ def fair(results: Results) -> Section:
     if row['model'] == model:
       own_names = [n for n in row['metrics'] if n.startswith('accuracy_')]
       series[row['set']] = (
-          [n.removeprefix('accuracy_') for n in own_names],
+          [class_of(row, n.removeprefix('accuracy_')) for n in own_names],
           *np.transpose([tuple(row['metrics'][n])[:3] for n in own_names]))
   picture = Picture(
       results.later('classes.png', answers.by_group, series,
@@ -173,7 +177,8 @@ def fair(results: Results) -> Section:
                           f'{model}'),
       f'Test accuracy of {model} by class.{_few(rows[0])}',
       data=Table(f'Test accuracy by class, {model}', [SET, *(
-          tables.Column(f'accuracy_{c}', c, True) for c in classes)],
+          tables.Column(f'accuracy_{c}', class_of(rows[0], c), True)
+          for c in classes)],
                  [row for row in rows if row['model'] == model]))
   mine = [f'the worst class on {text}' for text in of_own(rows, 'worst')]
   return Section(
@@ -186,7 +191,7 @@ def fair(results: Results) -> Section:
 
 def _few(row) -> str:
   """A warning of classes whose intervals say little."""
-  few = [f'{name} ({num})' for name, num in row['extra'].get(
+  few = [f'{class_of(row, name)} ({num})' for name, num in row['extra'].get(
       'class_sizes', {}).items() if num < _FEW]
   return (f' Fewer than {_FEW} test images, so that little can be said: class '
           f'{", ".join(few)}.' if few else '')

@@ -47,9 +47,10 @@ def encoded(dataset: Dataset) -> jax.Array:
   return data_lib.encode(dataset.y, dataset.num_classes, style=style)
 
 
-def missing_classes(y: np.ndarray, num_classes: int) -> str:
-  """The classes that do not occur in `y`, with commas between; '' for none."""
-  return ', '.join(map(str, np.setdiff1d(np.arange(num_classes), y)))
+def missing_classes(y: np.ndarray, dataset: Dataset) -> str:
+  """The classes of `dataset` that `y` lacks, with commas; '' for none."""
+  return ', '.join(map(dataset.called, np.setdiff1d(
+      np.arange(dataset.num_classes), y)))
 
 
 def prepare(
@@ -103,8 +104,10 @@ def _prepare(dataset, data_dir, transform, images_per_class, max_train,
     rows = data_lib.balanced_rows(
         key_start, rest.y, images_per_class, rest.num_classes)
   fitted = data_lib.transforms.by_name(transform, rest.x)
-  if gaps := missing_classes(splits.test.y, rest.num_classes):
+  if gaps := missing_classes(splits.test.y, rest):
     logging.warning('%s has no test images of classes %s: nothing that is '
                     'measured tells of them.', dataset, gaps)
+  for note in splits.train.notes:
+    logging.info('%s: %s.', dataset, note)
   return Problem(rest, splits.test, held_out, fitted, rest.take(rows), rows,
                  splits.train.take(~used))
