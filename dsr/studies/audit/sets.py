@@ -69,11 +69,11 @@ def from_file(
   pixels = pixels.astype(np.float32) if pixels.dtype.kind == 'f' else pixels
   checks.inputs('images', pixels, like=problem.train.x)
   checks.finite('images', pixels)
-  if pixels.ndim == 4 and np.abs(pixels - 0.5).max() > _FAR:
-    raise ValueError('`images` must be near [0, 1], got values from '
-                     f'{pixels.min():.4g} to {pixels.max():.4g}.')
-    if pixels.min() < 0 or pixels.max() > 1:
-      notes += (_range(pixels),)
+  if pixels.ndim == 4 and (pixels.min() < 0 or pixels.max() > 1):
+    if np.abs(pixels - 0.5).max() > _FAR:
+      raise ValueError('`images` must be near [0, 1], got values from '
+                       f'{pixels.min():.4g} to {pixels.max():.4g}.')
+    notes += (_range(pixels),)
   checks.same_rows(images=pixels, labels=labels)
   labels, soft = _labels(arrays, problem.train)
   own = Dataset(pixels, labels, problem.train.num_classes, os.fspath(path))
