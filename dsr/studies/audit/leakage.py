@@ -94,7 +94,7 @@ def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
   check(config)
-  splits = _splits(config)
+  splits = prepared(config)
   brought = own_leak.load(config)
   path = _write(config, splits)
   with compiled.once():
@@ -262,8 +262,13 @@ def _size(config, method, train) -> int:
           config.images_per_class * train.num_classes)
 
 
-def _splits(config) -> Splits:
-  """T and the test set; what does not fit is refused here."""
+def prepared(config: Config) -> Splits:
+  """T and the test set.
+
+  Raises:
+    ValueError: the data do not have as many images, or networks cannot tell so
+      many apart.
+  """
   task = victims.prepare_victim_task(victims.VictimConfig(
       dataset=config.dataset, data_dir=config.data_dir,
       num_train=config.num_train, seed=config.seed))

@@ -228,6 +228,7 @@ def _plan(config, found, sets) -> Plan:
   if plan.leakage is not None:
     with checks.renamed(**_LEAK_FLAGS):
       leakage.check(plan.leakage)
+      leakage.prepared(plan.leakage)
   _check_data(config, networks, sets)
   return plan
 

@@ -386,6 +386,7 @@ def test_reconstructions_are_told(finished, monkeypatch):
     ({'leak_train': 6, 'leak_methods': 'kop'}, '`leak_methods` must be one of'),
     ({'leak_train': 6, 'leak_regimes': 'x'}, '`leak_regimes` must be one of'),
     ({'leak_train': 1}, '`leak_train` must be'),
+    ({'leak_train': 7}, '`leak_train` must be a multiple of the 3 classes'),
 ])
 def test_bad_flags_are_named_before_anything_runs(tmp_path, fields, message):
   config = dataclasses.replace(SMALL, workdir=str(tmp_path / 'out'), **fields)
