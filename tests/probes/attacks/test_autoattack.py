@@ -24,7 +24,8 @@ def test_the_way_to_a_plane_is_the_shortest_inside_the_range(norm):
   far = np.where(np.arange(12) < 10, 0.3, 50.0)  # The last two are too far.
   gap = rng.normal(size=12) * far
   d = np.asarray(fab.onto_plane(w, gap, -x, 1 - x, norm))
-  assert (x + d >= -1e-12).all() and (x + d <= 1 + 1e-12).all()
+  assert (x + d >= -1e-12).all()
+  assert (x + d <= 1 + 1e-12).all()
   for i in range(12):
     bounds = list(zip(-x[i], 1 - x[i]))
     if norm == 'linf':  # Least t with |d| <= t.
@@ -57,7 +58,8 @@ def test_fab_finds_the_nearest_border(norm):
   exact = toys.linear_distances(labels, norm)
   assert (toys.margins(toys.linear, x_adv, labels) > 0).all()
   ratio = _size(x_adv - toys.X, norm) / exact
-  assert (ratio > 1).all() and (ratio < 1.06).all()
+  assert (ratio > 1).all()
+  assert (ratio < 1.06).all()
   # What is wrong already stays; a ball is not left; a class can be aimed at.
   wrong = (labels + 1) % 3
   np.testing.assert_array_equal(fab.fab(

@@ -234,7 +234,6 @@ def test_fab_and_the_ensemble_image_by_image(convnet, norm):
       convnet.ours(fab.fab, norm=norm),
       attack_rivals.from_torch(near(*convnet.inputs)))]
   assert sizes[0] <= 1.02 * sizes[1]
-  print("PEER", norm, falls.sum(), peer.sum(), (peer & ~falls).sum(), sizes)
 
 
 def _median(victim, x_adv, norm):
