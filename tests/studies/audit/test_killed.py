@@ -20,7 +20,8 @@ from tests.studies.audit.test_audit import SMALL
 
 KILLS = 20
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-_TIMES = 'seconds'  # In the names of metrics that are times.
+# In the names of what are times.
+_TIMES = ('seconds', 'date', 'wall_time')
 
 
 def _start(config, log):
@@ -40,46 +41,44 @@ def _new(log, start):
   return log.read()
 
 
-def _records(folder):
-  """Path -> record, of all parts; the times are taken out."""
-  found = {}
-  for path in sorted(folder.rglob('*.json')):
-    if path.name in ('record.json', 'cells.json'):
-      record = json.loads(path.read_text())
-      record['date'] = record['wall_time'] = None
-      for name in [n for n in record['metrics'] if _TIMES in n]:
-        record['metrics'][name] = None
-      found[str(path.relative_to(folder))] = record
-  return found
+def _paths(folder):
+  return [path for path in sorted(folder.rglob('*.json'))
+          if path.name in ('record.json', 'cells.json')]
 
 
-def _with_times_of(other, folder):
-  """Gives the records in `folder` the dates and seconds of those in `other`."""
-  for path in folder.rglob('*.json'):
-    if path.name in ('record.json', 'cells.json'):
-      theirs = json.loads((other / path.relative_to(folder)).read_text())
-      record = json.loads(path.read_text())
-      record |= {key: theirs[key] for key in ('date', 'wall_time')}
-      record['metrics'] |= {name: value for name, value in
-                            theirs['metrics'].items() if _TIMES in name}
-      stat = path.stat()
-      path.write_text(json.dumps(record, indent=2) + '\n')
-      os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+def _timed(record, other):
+  """`record` with the times of `other`, at any depth."""
+  if not isinstance(record, dict) or not isinstance(other, dict):
+    return record
+  return {key: other.get(key) if any(t in key for t in _TIMES) else
+          _timed(value, other.get(key)) for key, value in record.items()}
+
+
+def _with_times_of(kept, folder):
+  """Gives the records in `folder` the dates and seconds of those in `kept`."""
+  for path in _paths(folder):
+    theirs = json.loads((kept / path.relative_to(folder)).read_text())
+    record, stat = json.loads(path.read_text()), path.stat()
+    path.write_text(json.dumps(_timed(record, theirs), indent=2) + '\n')
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def _check(config, folder, kept):
   """Records, arrays, pictures and the page are those in `kept`."""
-  ours, theirs = _records(folder), _records(kept)
-  assert ours.keys() == theirs.keys()
-  for name, record in theirs.items():
-    assert ours[name] == record, name
-    if record['arrays']:
-      sides = [np.load((root / name).parent / record['arrays'])
-               for root in (folder, kept)]
-      assert set(sides[0]) == set(sides[1])
-      for key in sides[0]:
-        np.testing.assert_array_equal(*(s[key] for s in sides), err_msg=name)
   _with_times_of(kept, folder)
+  sides = [[path.relative_to(root) for path in _paths(root)]
+           for root in (folder, kept)]
+  assert sides[0] == sides[1]
+  for name in sides[0]:
+    ours, theirs = (json.loads((root / name).read_text())
+                    for root in (folder, kept))
+    assert ours == theirs, name
+    if ours['arrays']:
+      one, other = (np.load((root / name).parent / ours['arrays'])
+                    for root in (folder, kept))
+      assert set(one) == set(other)
+      for key in one:
+        np.testing.assert_array_equal(one[key], other[key], err_msg=str(name))
   audit.run(config)  # Every part is kept; the page is made of the records.
   for name in ('report.html', 'report.md', 'table.csv', *(
       p.name for p in kept.glob('*.png'))):
