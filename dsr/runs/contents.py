@@ -20,7 +20,8 @@ from dsr import checks, data as data_lib, loop
 _DIGITS = 12  # Of a digest.
 # Flags that name a file, or a workdir with this file.
 _FILES = {'set': 'distilled.npz', 'images': 'distilled.npz',
-          'groups': 'groups.npy', 'fit': 'networks.npz',
+          'groups': 'groups.npy', 'train_groups': 'groups.npy',
+          'fit': 'networks.npz',
           'reference': 'networks.npz', 'victim': 'victim.npz'}
 # Flags that name several files, with commas between their paths.
 _LISTS = ('distilled', 'own')

@@ -9,7 +9,7 @@ import pytest
 
 from dsr import nets
 from dsr.nets import layers, mlp
-from dsr.train import dp_sgd, ghost
+from dsr.train import clipped, dp_sgd, ghost
 from dsr.types import Examples
 
 CASES = {  # A network, the size of its images.
@@ -72,7 +72,7 @@ def test_tiles_are_filled_up_with_nobody(monkeypatch):
   run = lambda: jax.jit(functools.partial(
       dp_sgd.clipped_sum, module, clip=1.0, loss='mse'))(params, data, drawn)
   whole = run()
-  monkeypatch.setattr(dp_sgd, '_TILE', 3)
+  monkeypatch.setattr(clipped, '_TILE', 3)
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(run())):
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
   monkeypatch.setattr(ghost, 'covers', lambda *args: False)

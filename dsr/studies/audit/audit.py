@@ -72,7 +72,10 @@ class Config:
   curve: str = 'pgd_linf'  # The attack at several radii; '' for none.
   # Kinds, as in experiments.robustness; '' for none.
   corruptions: str = ','.join(CORRUPTIONS)
-  groups: str = ''  # A .npy, (N_test,): groups of test images, beside classes.
+  # A .npy, (N_test,): groups of test images, beside classes; (N_test, 2) are
+  # two attributes, which are crossed.
+  groups: str = ''
+  train_groups: str = ''  # The same of training images, for membership.
   leak_train: int = 50  # Training images of the reconstruction; 0 for none.
   # Sets whose networks are attacked for it, see experiments.leakage.
   leak_methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'

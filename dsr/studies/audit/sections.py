@@ -8,6 +8,7 @@ from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
 from dsr.studies.audit import (
   given_back,
+  groups,
   membership,
   names as names_lib,
   privacy as audit_privacy,
@@ -31,7 +32,6 @@ from dsr.studies.distillation.results import by_class
 
 ACCURACY, EVENNESS = 'Test accuracy', 'Evenness across classes'
 _NOT_IN_SET = 'classes_not_in_set'  # Of the record of experiments.fit.
-_FEW = 20  # Test images of a class below which it is marked.
 _ACROSS = 4  # Images of a class in the picture of the sets.
 _ABREAST = 3  # Sets beside each other, at most.
 
@@ -157,13 +157,7 @@ def fair(results: Results) -> Section:
           tables.Column(f'{prefix}_{c}', class_of(rows[0], c), percent,
                         None if percent else 2)
           for c in classes)], rows, note))
-  grouped = [row for row in rows if 'group_mean' in row['metrics']]
-  if grouped:
-    found.append(Table('Evenness across the groups given', [SET, MODEL, *(
-        tables.Column(f'group_{c.key}', c.title, c.percent, c.digits)
-        for c in numbers), tables.Column(
-            'group_odds_difference', 'equalised odds difference', digits=3),
-        tables.Column('group_odds_ratio', 'ratio', digits=3)], grouped))
+  found += _by_group(rows, numbers)
   series = {}
   for row in rows:
     if row['model'] == model:
@@ -189,12 +183,38 @@ def fair(results: Results) -> Section:
       short=sentence(mine[:2] or [answer.partition('. ')[2]]))
 
 
+def _by_group(rows, numbers) -> list[Table]:
+  """What there is of the groups given; small ones are marked."""
+  found = []
+  grouped = [row for row in rows if 'group_mean' in row['metrics']]
+  if grouped:
+    extra = grouped[0]['extra']
+    sizes, out = extra.get('group_sizes', {}), extra.get('groups_left_out')
+    note = groups.few(sizes, 'group') + (
+        f' Left out, with a single image: {", ".join(out)}.' if out else '')
+    found = [Table('Evenness across the groups given', [SET, MODEL, *(
+        tables.Column(f'group_{c.key}', c.title, c.percent, c.digits)
+        for c in numbers), tables.Column(
+            'group_odds_difference', 'equalised odds difference', digits=3),
+        tables.Column('group_odds_ratio', 'ratio', digits=3)], grouped,
+                   note.strip()),
+             Table('Test accuracy by group', [SET, MODEL, *(
+                 tables.Column(f'group_accuracy_{name}', (
+                     f'{name} (few: {num})' if num < groups.FEW else name),
+                               True) for name, num in sizes.items())],
+                   grouped, note.strip())]
+  leaks = [name for name in rows[0]['metrics'] if name.startswith('group_leak')]
+  if leaks:
+    found.append(Table('Membership AUC by group', [SET, MODEL, *(
+        tables.Column(name, name.removeprefix('group_leak_'), digits=2)
+        for name in leaks)], rows, 'In the original training set.'))
+  return found
+
+
 def _few(row) -> str:
   """A warning of classes whose intervals say little."""
-  few = [f'{class_of(row, name)} ({num})' for name, num in row['extra'].get(
-      'class_sizes', {}).items() if num < _FEW]
-  return (f' Fewer than {_FEW} test images, so that little can be said: class '
-          f'{", ".join(few)}.' if few else '')
+  return groups.few({class_of(row, name): num for name, num in row['extra'].get(
+      'class_sizes', {}).items()}, 'class')
 
 
 def published(results: Results) -> Section:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+import numpy as np
 
 from dsr import checks, data as data_lib, kernels, nets
 from dsr.data import released
@@ -102,6 +103,14 @@ def outsiders(problem: problem_lib.Problem) -> tuple[Dataset, str]:
   if len(problem.unused) >= len(problem.train):
     return problem.unused, 'unused training images'
   return problem.test, 'test set'
+
+
+def origins(problem: problem_lib.Problem) -> np.ndarray:
+  """Of `outsiders`: rows of the training set, or -1 less those of the test set.
+  """
+  outside, _ = outsiders(problem)
+  return (problem.unused_rows if outside is problem.unused
+          else -1 - np.arange(len(outside)))
 
 
 def load_set(config: SubjectConfig) -> tuple[Shown, problem_lib.Problem]:

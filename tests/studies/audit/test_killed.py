@@ -20,8 +20,8 @@ from tests.studies.audit.test_audit import SMALL
 
 KILLS = 20
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-# In the names of what are times.
-_TIMES = ('seconds', 'date', 'wall_time')
+# In the names of what no two runs share.
+_TIMES = ('seconds', 'date', 'wall_time', 'load_average')
 
 
 def _start(config, log):
