@@ -263,12 +263,7 @@ def _size(config, method, train) -> int:
 
 
 def prepared(config: Config) -> Splits:
-  """T and the test set.
-
-  Raises:
-    ValueError: the data do not have as many images, or networks cannot tell so
-      many apart.
-  """
+  """T and the test set; raises a ValueError for what does not fit."""
   task = victims.prepare_victim_task(victims.VictimConfig(
       dataset=config.dataset, data_dir=config.data_dir,
       num_train=config.num_train, seed=config.seed))
