@@ -95,9 +95,9 @@ def read(name: str, path: str | os.PathLike) -> np.ndarray:
 
 
 def is_set(path: str | os.PathLike) -> bool:
-  """Whether `read_set` takes `path`, as far as its name tells."""
-  return pathlib.Path(path).suffix in ('.npz', *TORCH) or (
-      folders.is_folder(path))
+  """Whether `read_set` takes `path`: by its suffix, or its pictures."""
+  return pathlib.Path(path).suffix in ('.npz', *TORCH) or bool(
+      folders.classes_of(folders.parse(path)[0]))
 
 
 def files_of(path: str | os.PathLike) -> list[pathlib.Path]:
