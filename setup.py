@@ -26,6 +26,7 @@ BASE = [
     'numpy>=2.0',
     'optax>=0.2.6',
     'orbax-checkpoint>=0.11.30',
+    'pillow>=11',  # Comes with Matplotlib; reads folders of pictures.
     'scikit-learn>=1.6',
     'scipy>=1.14',
     'tqdm>=4.66',

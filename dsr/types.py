@@ -26,15 +26,23 @@ class Dataset:
     y: (N,) int32 class indices in [0, num_classes).
     num_classes: number of classes the labels may take (a subset keeps all).
     name: what `dsr.data.load` was asked for.
+    classes: what the classes are called, in their order; () if just numbers.
+    notes: what the reader of a file had to decide, a phrase each.
   """
 
   x: np.ndarray
   y: np.ndarray
   num_classes: int
   name: str
+  classes: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return self.x.shape[0]
+
+  def called(self, c: int) -> str:
+    """The name of class `c`, or its number."""
+    return self.classes[c] if self.classes else str(c)
 
   def take(self, rows) -> 'Dataset':
     """The examples at integer (or boolean) `rows`, in that order."""

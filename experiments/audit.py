@@ -12,8 +12,8 @@ DP-SGD; then asks of every set and model: how accurate is it, and for whom; who
 was a member; what withstands attacks and corruptions; and of a small training
 set, what do networks give back of it? (arXiv:2305.03355, arXiv:2302.01428.)
 
-A set of one's own is an .npz with `images` and `labels`, see
-`dsr.studies.audit.subjects.from_file`. Every part is a run of its own with a
+A set of one's own is an .npz with `images` and `labels`, a .pt or a folder, see
+`dsr.studies.audit.sets.from_file`. Every part is a run of its own with a
 record and a command; finished parts are kept, so an audit that was stopped goes
 on.
 

@@ -28,7 +28,7 @@ each_module = pytest.mark.parametrize(
 LATE = {ROOT / 'dsr/krr/estimators.py'}
 HEAVY = {'tensorflow', 'tensorflow_datasets', 'neural_tangents', 'matplotlib',
          'skimage', 'sklearn', 'jinja2', 'markupsafe', 'fairlearn',
-         'dp_accounting', 'pandas'}
+         'dp_accounting', 'pandas', 'PIL'}
 
 
 def _room(path: pathlib.Path) -> str:

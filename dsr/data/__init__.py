@@ -2,6 +2,7 @@
 from dsr.data import (
   augment as augment,
   files as files,
+  folders as folders,
   labels as labels,
   released as released,
   siamese as siamese,

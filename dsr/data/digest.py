@@ -27,6 +27,8 @@ def _leaves(values):
   for value in values:
     if isinstance(value, Dataset):
       yield from (value.x, value.y)
+      if value.classes:  # A file without names keeps the digest it had.
+        yield np.array(value.classes)
     elif isinstance(value, (tuple, list)):
       yield from _leaves(value)
     else:

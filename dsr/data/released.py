@@ -1,8 +1,8 @@
-"""Distilled sets that others have released, as files of ours.
+"""Distilled sets that others have released, and their kinds of files.
 
 Code of the field saves images (S, C, H, W), often standardised, and labels (S,)
-in two files of PyTorch, or of NumPy. `convert` makes of them an `.npz` that
-`python -m experiments.audit --distilled=...` reads.
+in one or two files of PyTorch, or of NumPy, or as pictures. `read_set` reads
+them as they are, and `convert` makes an `.npz` of what was standardised.
 """
 from collections.abc import Sequence
 import os
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from dsr import checks
-from dsr.data import files
+from dsr.data import files, folders, torch_file
 
+TORCH = ('.pt', '.pth')
 _FAR = 5.0  # From the middle of [0, 1]; beyond it these are no pixels.
 
 
@@ -38,14 +39,12 @@ def convert(
   Raises:
     ValueError: a file that cannot be read, holds something else, or numbers far
       from pixels: then `mean` and `std` are missing.
-    ImportError: a `.pt` file, and PyTorch is not installed.
   """
   x = read('images', images)
   if x.ndim != 4:
     raise ValueError('`images` must have shape (S, C, H, W) or (S, H, W, C), '
                      f'got {x.shape}.')
-  if x.shape[1] in (1, 3) and x.shape[-1] not in (1, 3):
-    x = np.moveaxis(x, 1, -1)
+  x = _last(x)
   x = x / np.float32(255) if x.dtype == np.uint8 else x.astype(np.float32)
   if (mean is None) != (std is None):
     raise ValueError('`mean` and `std` go together, got one of them.')
@@ -82,32 +81,102 @@ def read(name: str, path: str | os.PathLike) -> np.ndarray:
 
   Raises:
     ValueError: no such file, or one that holds something else.
-    ImportError: a `.pt` file, and PyTorch is not installed.
   """
   path = pathlib.Path(path)
   if path.suffix == '.npy':
     return files.read_npy(name, path)
-  if path.suffix not in ('.pt', '.pth'):
+  if path.suffix not in TORCH:
     raise ValueError(f'`{name}` must be a .pt or .npy file, got {path}.')
-  try:
-    import torch
-  except ImportError as error:
-    raise ImportError(f'To read {path} install PyTorch: pip install torch.'
-                      ) from error
-  try:  # Tensors and plain containers alone: no code from the file.
-    found = torch.load(path, map_location='cpu', weights_only=True)
-  except Exception as error:  # Of pickle, of ZIP, of the disk, of PyTorch.
-    raise ValueError(
-        f'`{name}` must be a file of tensors and plain containers, {path} is '
-        f'not ({type(error).__name__}).') from error
-  return _only(name, path, found)
-
-
-def _only(name: str, path: pathlib.Path, found: Any) -> np.ndarray:
-  """The tensor in `found`, or in a list or dict of one."""
-  while isinstance(found, (list, tuple, dict)) and len(found) == 1:
-    found = next(iter(found.values() if isinstance(found, dict) else found))
-  if not hasattr(found, 'detach'):
+  found = _only(torch_file.read(name, path))
+  if not isinstance(found, np.ndarray):
     raise ValueError(f'`{name}` must hold one tensor, {path} has '
                      f'{type(found).__name__}.')
-  return found.detach().cpu().numpy()
+  return found
+
+
+def is_set(path: str | os.PathLike) -> bool:
+  """Whether `read_set` takes `path`: by its suffix, or its pictures."""
+  return pathlib.Path(path).suffix in ('.npz', *TORCH) or bool(
+      folders.classes_of(folders.parse(path)[0]))
+
+
+def files_of(path: str | os.PathLike) -> list[pathlib.Path]:
+  """The files that a set consists of."""
+  if folders.is_folder(path):
+    folder, _ = folders.parse(path)
+    return [f for c in folders.classes_of(folder)
+            for f in folders.files_of(folder / c)]
+  path = pathlib.Path(path).expanduser()
+  labels = _labels_of(path)
+  return [path] if labels is None or not labels.exists() else [path, labels]
+
+
+def read_set(name: str, path: str | os.PathLike) -> tuple[
+    dict[str, np.ndarray], tuple[str, ...]]:
+  """A set as arrays, `images` and `labels` among them, and notes on it.
+
+  Args:
+    name: of the argument or flag that gave the path, for messages.
+    path: of an `.npz`, whose arrays these are; of a `.pt` with images and
+      labels, or with images alone, of which the labels are in the file whose
+      name has `label` in the place of `image`; or of a folder of pictures by
+      class, perhaps with a size (`dsr.data.folders`).
+
+  Raises:
+    ValueError: no such file, or one that holds something else.
+  """
+  if folders.is_folder(path):
+    folder, size = folders.parse(path)
+    found = folders.read(name, folder, size=size)
+    return {'images': found.x, 'labels': np.array(found.classes)[found.y]}, (
+        found.notes)
+  path = pathlib.Path(path).expanduser()
+  if path.suffix not in TORCH:
+    return files.read_npz(name, path), ()
+  found, notes = _pair(torch_file.read(name, path))
+  if isinstance(found, np.ndarray):
+    labels = _labels_of(path)
+    if labels is None:
+      raise ValueError(f'`{name}` must have labels beside images, {path} has '
+                       'one tensor: have both in one file, or call them '
+                       'images.pt and labels.pt.')
+    found = found, read(name, labels)
+  if not (isinstance(found, tuple) and len(found) == 2 and all(
+      isinstance(a, np.ndarray) for a in found)):
+    raise ValueError(f'`{name}` must hold images and labels as two tensors, '
+                     f'{path} has {type(found).__name__}.')
+  return {'images': _last(found[0]), 'labels': found[1]}, notes
+
+
+def _labels_of(path: pathlib.Path) -> pathlib.Path | None:
+  other = path.name.replace('image', 'label')
+  return None if path.suffix not in TORCH or other == path.name else (
+      path.with_name(other))
+
+
+def _pair(found: Any) -> tuple[Any, tuple[str, ...]]:
+  """(images, labels), or the images alone, in what codes of the field save."""
+  notes = ()
+  if isinstance(found, dict) and {'images', 'labels'} <= found.keys():
+    return (found['images'], found['labels']), notes
+  if isinstance(found, dict) and 'data' in found:  # Of DC, DSA and DM.
+    found = found['data']
+    if isinstance(found, (list, tuple)) and len(found) > 1 and not isinstance(
+        found[0], np.ndarray):
+      notes, found = (f'the first of {len(found)} sets in the file',), found[0]
+  found = _only(found)
+  return tuple(found) if isinstance(found, list) else found, notes
+
+
+def _only(found: Any) -> Any:
+  """What is in `found`, a list, tuple or dictionary of one, or itself."""
+  while isinstance(found, (list, tuple, dict)) and len(found) == 1:
+    found = next(iter(found.values() if isinstance(found, dict) else found))
+  return found
+
+
+def _last(x: np.ndarray) -> np.ndarray:
+  """Images with their channels last."""
+  if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[-1] not in (1, 3):
+    return np.moveaxis(x, 1, -1)
+  return x

@@ -1,10 +1,13 @@
-"""Datasets by name: digits, TFDS sets, `.npz` files, and tasks made of them.
+"""Datasets by name: digits, TFDS sets, files and folders, and tasks of them.
 
-A name is one of `known()` or a path ending in '.npz', and may carry a choice
-of classes: 'mnist[3,8]' or 'cifar10[0:5]' (classes 0 to 4), relabelled 0, 1...
-Pixels are float32 in [0, 1]; eight-bit ones are exactly uint8 / 255.
+A name is one of `known()`, a path ending in '.npz', or a folder of pictures by
+class (`dsr.data.folders`), and may carry a choice of classes: 'mnist[3,8]' or
+'cifar10[0:5]' (classes 0 to 4), relabelled 0, 1... Where classes have names it
+is of these: 'pictures[cat,dog]'. Pixels are float32 in [0, 1]; eight-bit ones
+are exactly uint8 / 255.
 """
 from collections.abc import Callable
+import dataclasses
 import functools
 import math
 import os
@@ -16,7 +19,14 @@ import jax
 import numpy as np
 
 from dsr import checks
-from dsr.data import arrays as arrays_lib, files, prepared, tasks
+from dsr.data import (
+  arrays as arrays_lib,
+  classes as classes_lib,
+  files,
+  folders,
+  prepared,
+  tasks,
+)
 from dsr.data.arrays import Splits
 from dsr.types import Dataset
 
@@ -46,7 +56,8 @@ def describe() -> str:
   """The datasets, a line each, for `--help`."""
   lines = [f'{name}: {source.help}' for name, source in SOURCES.items()]
   return 'datasets: ' + '; '.join(lines) + (
-      f'; tasks of two classes: {", ".join(tasks.BINARY)}; or an .npz file')
+      f'; tasks of two classes: {", ".join(tasks.BINARY)}; or an .npz file, or '
+      'a folder of pictures, with a folder for each class')
 
 
 def load(
@@ -67,13 +78,15 @@ def load(
     name: one of `known()`, or the path of an `.npz` file with the arrays
       x_train, x_test, images (N, H, W) or (N, H, W, C), uint8 or float in
       [0, 1], or tables (N, D) of any numbers, and y_train, y_test, (N,)
-      integers from 0 on. Either may be followed by
-      classes in brackets.
+      integers or texts, perhaps `classes`, (C,) names of the integers from 0
+      on; or the path of a folder of pictures, perhaps with a size as in
+      'pictures@32'. Any may be followed by classes in brackets.
     data_dir: TFDS folder that holds the prepared set; nothing is downloaded
       to it. By default $TFDS_DATA_DIR or ~/tensorflow_datasets, where a missing
       set is downloaded.
-    seed: decides the split of 'digits', which has none of its own: a
-      stratified 20 % is the test set. The other sources ignore it.
+    seed: decides the split of 'digits', and of folders without test pictures,
+      which have none of their own: a stratified 20 % is the test set. The
+      other sources ignore it.
     cache_dir: folder for decoded TFDS sets; by default $DSR_CACHE_DIR or
       ~/.cache/dsr.
 
@@ -82,13 +95,14 @@ def load(
 
   Raises:
     ValueError: unknown name (lists the known ones), bad choice of classes,
-      TFDS data that is missing (says how to get it), malformed `.npz`.
+      TFDS data that is missing (says how to get it), malformed `.npz`, folder
+      or picture.
     ImportError: first load of a TFDS set without TensorFlow; the message names
       the extra that has it.
   """
   checks.at_least('seed', seed, 0)
   name = os.fspath(name)
-  base, classes = _parse(name)
+  base, chosen = parse(name)
   if base in tasks.BINARY:
     source, positive = tasks.BINARY[base]
     splits = load(source, data_dir=data_dir, cache_dir=cache_dir)
@@ -98,12 +112,20 @@ def load(
   elif base in SOURCES:
     splits = SOURCES[base].load(
         data_dir=data_dir, cache_dir=cache_dir, seed=seed)
+  elif folders.is_folder(base):
+    splits = folders.load('name', base, seed=seed)
   else:
     raise ValueError(
         f'`name` must be one of {", ".join(known())}, any of these with '
-        "classes as in 'mnist[3,8]', or the path of an .npz file; "
-        f'got {name!r}.')
-  if classes is not None:
+        "classes as in 'mnist[3,8]', or the path of an .npz file or of a "
+        f'folder of pictures; got {name!r}.')
+  if chosen is not None:
+    if splits.train.classes:
+      parts = np.array([part.strip() for part in chosen.split(',')])
+      classes = classes_lib.look_up(
+          'name', parts, splits.train.classes).tolist()
+    else:
+      classes = _numbers(name, chosen)
     splits = Splits(*(tasks.subset_classes(s, classes, name=name)
                       for s in splits))
   return splits
@@ -121,8 +143,10 @@ def input_size(name: str | os.PathLike) -> int | None:
   Raises:
     ValueError: bad choice of classes, malformed `.npz`.
   """
-  base, _ = _parse(os.fspath(name))
+  base, _ = parse(name)
   base = tasks.BINARY.get(base, (base,))[0]
+  if base not in SOURCES and folders.is_folder(base):
+    return math.prod(folders.load('name', base).train.x.shape[1:])
   if base.endswith('.npz'):
     if not pathlib.Path(base).expanduser().exists():
       return None
@@ -133,13 +157,16 @@ def input_size(name: str | os.PathLike) -> int | None:
   return math.prod(shape) if shape else None
 
 
-def _parse(name):
-  """'mnist[3,5:8]' -> ('mnist', [3, 5, 6, 7]); None: not given."""
-  match = re.fullmatch(r'(.+)\[([^\[\]]*)\]', name)
-  if match is None:
-    return name, None
+def parse(name: str | os.PathLike) -> tuple[str, str | None]:
+  """'mnist[3,5:8]' -> ('mnist', '3,5:8'); None: no classes were chosen."""
+  match = re.fullmatch(r'(.+)\[([^\[\]]*)\]', os.fspath(name))
+  return (os.fspath(name), None) if match is None else (match[1], match[2])
+
+
+def _numbers(name, chosen) -> list[int]:
+  """'3,5:8' -> [3, 5, 6, 7]."""
   classes = []
-  for part in match[2].split(','):
+  for part in chosen.split(','):
     bounds = re.fullmatch(r'\s*(\d+)\s*(?::\s*(\d+)\s*)?', part)
     if bounds is None:
       raise ValueError(
@@ -151,7 +178,7 @@ def _parse(name):
       raise ValueError(f'`name` must choose classes below {_MOST_CLASSES}, got '
                        f'{name!r}.')
     classes += range(first, last)
-  return match[1], classes
+  return classes
 
 
 def _load_digits(*, data_dir, cache_dir, seed):
@@ -166,30 +193,41 @@ def _load_digits(*, data_dir, cache_dir, seed):
 
 
 def _load_npz(path):
-  arrays = files.read_npz('name', path, only=_ARRAYS)
-  missing = [name for name in _ARRAYS if name not in arrays]
+  found = files.read_npz('name', path, only=(*_ARRAYS, 'classes'))
+  missing = [name for name in _ARRAYS if name not in found]
   if missing:
     raise ValueError(
         f'`name` must be a file with the arrays {", ".join(_ARRAYS)}; '
         f'{path!r} lacks {", ".join(missing)}.')
-  x_train, y_train, x_test, y_test = (arrays[name] for name in _ARRAYS)
+  x_train, y_train, x_test, y_test = (found[name] for name in _ARRAYS)
   x_train, x_test = (arrays_lib.pixels(name, x) for name, x in (
       ('x_train', x_train), ('x_test', x_test)))
   checks.inputs('x_test', x_test, like=x_train)
-  for name, y in (('y_train', y_train), ('y_test', y_test)):
-    checks.labels(name, y, np.iinfo(np.int32).max)
   checks.same_rows(x_train=x_train, y_train=y_train)
   checks.same_rows(x_test=x_test, y_test=y_test)
-  present = np.unique(y_train)
-  num_classes = len(present)
-  if present[-1] != num_classes - 1:
-    empty = int(np.argmax(present != np.arange(num_classes)))
+  names = tuple(map(str, found.get('classes', np.array([])).tolist()))
+  notes, ys = (), {'y_train': y_train, 'y_test': y_test}
+  if not names:
+    y_train, names = classes_lib.number('y_train', y_train)
+    ys = {'y_test': y_test}
+    notes = (classes_lib.note(names),) if names else ()
+  for name, y in ys.items():
+    if y.dtype.kind in 'SU' or notes:
+      ys[name] = classes_lib.look_up(name, y, names)
+  y_train, y_test = ys.get('y_train', y_train), ys['y_test']
+  num_classes = len(names) or int(y_train.max()) + 1
+  for name, y in (('y_train', y_train), ('y_test', y_test)):
+    checks.labels(name, y, num_classes)
+  if empty := np.setdiff1d(np.arange(num_classes), y_train).tolist():
     raise ValueError(
-        f'`y_train` must have every class from 0 to {present[-1]}, '
-        f'got no example of class {empty}.')
-  checks.labels('y_test', y_test, num_classes)
-  return arrays_lib.splits(
-      [x_train, y_train, x_test, y_test], num_classes, path)
+        f'`y_train` must have every class from 0 to {num_classes - 1}, '
+        f'got no example of class {empty[0]}.')
+  if len(set(names)) < len(names):
+    raise ValueError('`classes` must name each class once, got '
+                     f'{classes_lib.listed(names)}.')
+  return Splits(*(dataclasses.replace(part, classes=names, notes=notes)
+                  for part in arrays_lib.splits(
+                      [x_train, y_train, x_test, y_test], num_classes, path)))
 
 
 def _load_tfds(name, *, data_dir, cache_dir, seed):

@@ -45,7 +45,9 @@ def subset_classes(
   rows = np.flatnonzero(y >= 0)
   if name is None:
     name = f'{dataset.name}[{",".join(map(str, classes))}]'
-  return Dataset(dataset.x[rows], y[rows], len(classes), name)
+  called = tuple(dataset.classes[c] for c in classes if dataset.classes)
+  return Dataset(dataset.x[rows], y[rows], len(classes), name, called,
+                 dataset.notes)
 
 
 def binary(
@@ -62,7 +64,8 @@ def binary(
     raise ValueError(
         '`positive_classes` must be some of the classes but not all, '
         f'got {positive} of {dataset.num_classes}.')
-  return dataclasses.replace(dataset, y=y, num_classes=2, name=name)
+  return dataclasses.replace(
+      dataset, y=y, num_classes=2, name=name, classes=())
 
 
 def balanced_rows(

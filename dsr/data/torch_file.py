@@ -1,27 +1,38 @@
-r"""Weights that PyTorch has saved, read without PyTorch and without its risks.
+r"""Tensors that PyTorch has saved, read without PyTorch and without its risks.
 
 Such a file is a pickle, and a pickle may run any program while it is read. The
-reader here knows an ordered dictionary, tensors and their storages, and refuses
-all other names, as `torch.load(weights_only=True)` does. It reads the format
-that PyTorch wrote before version 1.6: four pickles (a magic number, a version,
-sizes of types, the dictionary), a pickle of the names of all storages, then for
-each the number of its entries, 8 bytes, and those.
+reader here knows containers, tensors and their storages, and refuses all other
+names, as `torch.load(weights_only=True)` does. It reads both formats of
+`torch.save`. Before version 1.6: four pickles (a magic number, a version, sizes
+of types, the object), a pickle of the names of all storages, then for each the
+number of its entries, 8 bytes, and those. Since then: a ZIP archive with the
+object in `NAME/data.pkl` and each storage in `NAME/data/KEY`.
 """
 from collections import OrderedDict
+import io
 import math
 import os
 import pathlib
 import pickle
 from typing import Any, NamedTuple
+import zipfile
+import zlib
 
 import numpy as np
 
 _MAGIC = 0x1950a86a20f9469cfc6c
 _VERSION = 1001
 _STORAGES = {'HalfStorage': '<f2', 'FloatStorage': '<f4',
-             'DoubleStorage': '<f8', 'IntStorage': '<i4', 'LongStorage': '<i8'}
+             'DoubleStorage': '<f8', 'ByteStorage': '|u1', 'CharStorage': '|i1',
+             'ShortStorage': '<i2', 'IntStorage': '<i4', 'LongStorage': '<i8',
+             'BoolStorage': '|b1'}
+# Numbers of NumPy, as files have them beside tensors: read as nothing.
+_IGNORED = {(f'numpy{core}.multiarray', 'scalar')
+            for core in ('.core', '._core')} | {
+                ('numpy', 'dtype'), ('_codecs', 'encode')}
 _BROKEN = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError,
            AttributeError, OverflowError, RecursionError, MemoryError,
+           NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile,
            pickle.UnpicklingError)
 
 
@@ -42,6 +53,16 @@ class _Tensor(NamedTuple):
   strides: tuple[int, ...]
 
 
+class _Ignored:
+  """What is no tensor and no plain container, and does not count."""
+
+  def __init__(self, *args):
+    del args
+
+  def __setstate__(self, state):
+    del state
+
+
 def read_weights(
     name: str, path: str | os.PathLike) -> dict[str, np.ndarray]:
   """The tensors of a state dictionary that `torch.save` wrote.
@@ -54,45 +75,101 @@ def read_weights(
     Their names -> arrays of the dtype and shape that they were saved with.
 
   Raises:
+    ValueError: as `read`, or anything but tensors by name.
+  """
+  found, wrong = read(name, path), None
+  if not isinstance(found, dict):
+    wrong = 'it holds no dictionary'
+  elif other := [key for key, value in found.items() if not (
+      isinstance(key, str) and isinstance(value, np.ndarray))]:
+    wrong = f'its entry {other[0]!r} is no tensor'
+  if wrong:
+    raise ValueError(f'`{name}` must be a file of weights by torch.save, '
+                     f'{path} is not: {wrong}.')
+  return found
+
+
+def read(name: str, path: str | os.PathLike) -> Any:
+  """What `torch.save` wrote: arrays in lists, tuples and dictionaries.
+
+  Args:
+    name: of the argument or flag that gave the path, for the message.
+    path: of the file; `~` is the home folder.
+
+  Raises:
     ValueError: no such file, another format, one that is broken, or one that
-      holds anything but tensors by name. The message names the file.
+      holds anything but tensors, numbers and texts in plain containers. The
+      message names the file.
   """
   path = pathlib.Path(path).expanduser()
   try:
     with open(path, 'rb') as file:
-      return _read(file)
+      start = file.read(2)
+      file.seek(0)
+      if start == b'PK':
+        with zipfile.ZipFile(file) as archive:
+          return _arrays(*_read_zip(archive))
+      if start != b'\x80\x02':
+        raise ValueError('it does not start with a pickle')
+      return _arrays(*_read_old(file))
   except _BROKEN as error:
-    raise ValueError(f'`{name}` must be a file of weights by torch.save in the '
-                     f'format before PyTorch 1.6, {path} is not: '
-                     f'{error or type(error).__name__}.') from error
+    raise ValueError(f'`{name}` must be a file of tensors by torch.save, '
+                     f'{path} is not: {error or type(error).__name__}.'
+                     ) from error
 
 
-def _read(file) -> dict[str, np.ndarray]:
-  if file.read(2) != b'\x80\x02':
-    raise ValueError('it does not start with a pickle')
-  file.seek(0)
+def _read_old(file):
+  """(the object, the entries of each storage) of the older format."""
   header = [_Unpickler(file).load() for _ in range(3)]
   if header[:2] != [_MAGIC, _VERSION] or not header[2]['little_endian']:
     raise ValueError('its header is another one')
-  tensors = _Unpickler(file).load()
-  if not isinstance(tensors, dict):
-    raise ValueError('it holds no dictionary')
-  for key, tensor in tensors.items():
-    if not isinstance(key, str) or not isinstance(tensor, _Tensor):
-      raise ValueError(f'its entry {key!r} is no tensor')
-  storages = {t.storage.name: t.storage for t in tensors.values()}
-  arrays = {key: _entries(file, storages[key])
-            for key in _Unpickler(file).load()}
-  return {key: _view(tensor, arrays) for key, tensor in tensors.items()}
+  unpickler = _Unpickler(file)
+  found = unpickler.load()
+  entries = {}
+  for key in _Unpickler(file).load():
+    storage = unpickler.storages[key]
+    size = int.from_bytes(file.read(8), 'little')
+    if size != storage.size:
+      raise ValueError(f'a storage has {size} entries, not {storage.size}')
+    # No more than what is there.
+    entries[key] = _entries(storage, file.read(
+        size * np.dtype(storage.dtype).itemsize))
+  return found, entries
 
 
-def _entries(file, storage) -> np.ndarray:
-  size = int.from_bytes(file.read(8), 'little')
-  dtype = np.dtype(storage.dtype)
-  if size != storage.size:
-    raise ValueError(f'a storage has {size} entries, not {storage.size}')
-  data = file.read(size * dtype.itemsize)  # No more than what is there.
-  return np.frombuffer(data, dtype, size)
+def _read_zip(archive):
+  """(the object, the entries of each storage) of the newer format."""
+  (pickled,) = [n for n in archive.namelist() if n.endswith('/data.pkl')]
+  folder = pickled.removesuffix('data.pkl')
+  if f'{folder}byteorder' in archive.namelist() and (
+      archive.read(f'{folder}byteorder') != b'little'):
+    raise ValueError('its bytes are in another order')
+  unpickler = _Unpickler(io.BytesIO(_member(archive, pickled)))
+  found = unpickler.load()
+  return found, {key: _entries(storage, _member(archive, f'{folder}data/{key}'))
+                 for key, storage in unpickler.storages.items()}
+
+
+def _member(archive, name) -> bytes:
+  info = archive.getinfo(name)
+  if info.compress_type != zipfile.ZIP_STORED:
+    raise ValueError(f'{name} is compressed')
+  return archive.read(info)
+
+
+def _entries(storage, data: bytes) -> np.ndarray:
+  return np.frombuffer(data, np.dtype(storage.dtype), storage.size)
+
+
+def _arrays(found, entries) -> Any:
+  """`found` with an array for each tensor, and plain containers."""
+  if isinstance(found, _Tensor):
+    return _view(found, entries)
+  if isinstance(found, dict):
+    return {key: _arrays(value, entries) for key, value in found.items()}
+  if isinstance(found, (list, tuple)):
+    return type(found)(_arrays(value, entries) for value in found)
+  return None if isinstance(found, (_Ignored, _Storage)) else found
 
 
 def _view(tensor, arrays) -> np.ndarray:
@@ -121,21 +198,36 @@ def _tensor(storage, offset, shape, strides, *rest):
   return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+def _parameter(tensor, *rest):
+  """What PyTorch calls `_rebuild_parameter`: a tensor that is trained."""
+  del rest
+  return tensor
+
+
 class _Unpickler(pickle.Unpickler):
   """Knows a few names, of which none runs anything."""
+
+  def __init__(self, file):
+    super().__init__(file)
+    self.storages: dict[str, _Storage] = {}
 
   def find_class(self, module: str, name: str) -> Any:
     if (module, name) == ('collections', 'OrderedDict'):
       return OrderedDict
     if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
       return _tensor
+    if (module, name) == ('torch._utils', '_rebuild_parameter'):
+      return _parameter
+    if (module, name) in _IGNORED:
+      return _Ignored
     if module == 'torch' and name in _STORAGES:
       return _STORAGES[name]
     raise pickle.UnpicklingError(f'it asks for {module}.{name}, which is no '
-                                 'part of weights')
+                                 'part of tensors')
 
   def persistent_load(self, pid: Any) -> _Storage:
     kind, dtype, name, _, size = pid[:5]
     if kind != 'storage' or dtype not in _STORAGES.values():
       raise pickle.UnpicklingError('it points to something outside')
-    return _Storage(dtype, name, size)
+    self.storages[name] = _Storage(dtype, name, size)
+    return self.storages[name]

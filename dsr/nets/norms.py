@@ -58,9 +58,10 @@ class Norm(nn.Module):
     scale = self.param('scale', nn.initializers.ones, shape, x.dtype)
     bias = self.param('bias', nn.initializers.zeros, shape, x.dtype)
     expand = lambda a: jnp.expand_dims(a, range(x.ndim - a.ndim))
-    return self._standardised(x) * expand(scale) + expand(bias)
+    return self.standardised(x) * expand(scale) + expand(bias)
 
-  def _standardised(self, x):
+  def standardised(self, x: Float[Array, 'N H W C']) -> Float[Array, 'N H W C']:
+    """Before scale and bias."""
     if self.kind == 'batch' and self.has_variable(BATCH_STATS, 'mean'):
       mean = self.get_variable(BATCH_STATS, 'mean').reshape(1, 1, 1, -1)
       var = self.get_variable(BATCH_STATS, 'var').reshape(1, 1, 1, -1)

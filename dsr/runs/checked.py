@@ -49,15 +49,15 @@ def one(name: str, given: Any) -> Metric:
 
 
 def arrays(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Arrays of numbers, by names that are identifiers; or a ValueError."""
+  """Arrays of numbers or texts, by identifiers; or a ValueError."""
   checked = {}
   for name, array in given.items():
     if not isinstance(name, str) or not name.isidentifier():
       raise ValueError(
           f'`arrays` must have identifiers as names, got {name!r}.')
     checked[name] = np.asarray(array)
-    if checked[name].dtype.kind not in 'biufc':
-      raise ValueError(f'`arrays[{name!r}]` must hold numbers or booleans, got '
+    if checked[name].dtype.kind not in 'biufcU':
+      raise ValueError(f'`arrays[{name!r}]` must hold numbers or texts, got '
                        f'dtype {checked[name].dtype}.')
   return checked
 

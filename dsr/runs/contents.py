@@ -4,6 +4,7 @@ A dataset and a set are known to a run by their names. What the name stands for
 may change, and then no finished work belongs to it any more: records, and
 fingerprints of checkpoints, hold digests of the contents.
 """
+from collections.abc import Hashable
 import contextlib
 import dataclasses
 import functools
@@ -19,7 +20,8 @@ from dsr import checks, data as data_lib, loop
 _DIGITS = 12  # Of a digest.
 # Flags that name a file, or a workdir with this file.
 _FILES = {'set': 'distilled.npz', 'images': 'distilled.npz',
-          'groups': 'groups.npy', 'fit': 'networks.npz',
+          'groups': 'groups.npy', 'train_groups': 'groups.npy',
+          'fit': 'networks.npz',
           'reference': 'networks.npz', 'victim': 'victim.npz'}
 # Flags that name several files, with commas between their paths.
 _LISTS = ('distilled', 'own')
@@ -39,25 +41,52 @@ def of(config: Any) -> dict[str, str]:
   """
   found = {}
   if getattr(config, 'dataset', ''):
-    data_dir = getattr(config, 'data_dir', None)
-    found['dataset'] = _dataset(
-        config.dataset, data_dir, getattr(config, 'seed', 0),
-        state(config.dataset))
+    found['dataset'] = _dataset_of(config)[0]
   for flag, inside in _FILES.items():
     path = getattr(config, flag, '')
     if path:
-      path = pathlib.Path(os.path.expanduser(path))
-      path = path / inside if path.is_dir() else path
-      if path.is_file():
-        found[flag] = _file(str(path), state(str(path)))
+      parts = [pathlib.Path(os.path.expanduser(path), inside)]
+      parts = parts if parts[0].is_file() else data_lib.released.files_of(path)
+      if digest := _files(parts):
+        found[flag] = digest
   for flag in _LISTS:
-    paths = [os.path.expanduser(part.strip())
-             for part in getattr(config, flag, '').split(',') if part.strip()]
-    if paths and all(map(os.path.isfile, paths)):
-      inside = [_file(path, state(path)) for path in paths]
-      found[flag] = hashlib.sha256(
-          ' '.join(inside).encode()).hexdigest()[:_DIGITS]
+    sets = [data_lib.released.files_of(part.strip())
+            for part in getattr(config, flag, '').split(',') if part.strip()]
+    digests = list(map(_files, sets))
+    if digests and all(digests):
+      found[flag] = _joined(digests)
   return found
+
+
+def described(config: Any) -> dict[str, Any]:
+  """What the reader of the data had to decide, for records; {} if nothing.
+
+  Args:
+    config: as of `of`.
+
+  Returns:
+    `classes`, their names in the order of their numbers, and `notes`.
+  """
+  return _dataset_of(config)[1] if getattr(config, 'dataset', '') else {}
+
+
+def _dataset_of(config) -> tuple[str, dict[str, Any]]:
+  return _dataset(config.dataset, getattr(config, 'data_dir', None),
+                  getattr(config, 'seed', 0), state(config.dataset))
+
+
+def _files(paths) -> str:
+  """A digest of all of these files; '' if one is missing, or there is none."""
+  if not paths or not all(map(os.path.isfile, paths)):
+    return ''
+  digests = [_file(str(path), state(str(path))) for path in paths]
+  return digests[0] if len(paths) == 1 else _joined(
+      f'{path.parent.name}/{path.name} {digest}'
+      for path, digest in zip(paths, digests))
+
+
+def _joined(texts) -> str:
+  return hashlib.sha256(' '.join(texts).encode()).hexdigest()[:_DIGITS]
 
 
 def fingerprint(config: Any, *, ignore: tuple[str, ...] = ()) -> str:
@@ -69,13 +98,17 @@ def fingerprint(config: Any, *, ignore: tuple[str, ...] = ()) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def _dataset(name, data_dir, seed, state) -> str:
+def _dataset(name, data_dir, seed, state) -> tuple[str, dict[str, Any]]:
+  """The digest, and what `described` has."""
   del state  # Part of the key alone.
   with checks.renamed(name='dataset'):
-    return data_lib.digest(data_lib.load(name, data_dir=data_dir, seed=seed))
+    splits = data_lib.load(name, data_dir=data_dir, seed=seed)
+  told = {'classes': list(splits.train.classes),
+          'notes': list(splits.train.notes)}
+  return data_lib.digest(splits), told if any(told.values()) else {}
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=100_000)  # A folder may have as many pictures.
 def _file(path, state) -> str:
   del state
   # An .npz also holds when it was written, which does not count. A damaged one
@@ -89,15 +122,20 @@ def _file(path, state) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()[:_DIGITS]
 
 
-def state(name: str) -> tuple[int, int] | None:
+def state(name: str) -> Hashable:
   """Changes whenever the file `name` does; None where there is no such file.
 
   Args:
-    name: of a file, or of a dataset as `data.load` takes it.
+    name: of a file, or of a dataset as `data.load` takes it: for a folder it
+      changes with every file in it.
   """
-  name = os.path.expanduser(name.partition('[')[0])
   try:
-    found = os.stat(name)
+    if not os.path.exists(os.path.expanduser(name)):
+      name, _ = data_lib.sources.parse(name)
+    folder, _ = data_lib.folders.parse(name)
+    if folder.is_dir():
+      return data_lib.folders.state(folder)
+    found = os.stat(folder)
   except (OSError, ValueError):
     return None
   return found.st_mtime_ns, found.st_size

@@ -48,6 +48,8 @@ def launch(config_class: type, run: Callable[[Any], Any], *,
     try:
       if jobs is not None:
         how, argv = engine_flags.parse(argv)
+      if stray := _stray(argv):
+        raise flags.Error(f'unknown argument {stray!r}')
       return parse(argv)
     except flags.Error as error:
       _exit_with_usage(error, status=2)
@@ -93,6 +95,17 @@ def launch(config_class: type, run: Callable[[Any], Any], *,
   # At this level jax lists the accelerators that it did not find.
   std_logging.getLogger('jax').setLevel(std_logging.WARNING)
   app.run(main, flags_parser=parse_or_exit)
+
+
+def _stray(argv: list[str]) -> str:
+  """The first word that is no value of a flag; '' if there is none."""
+  open_flag = False  # --name without '=': its values follow.
+  for word in argv[1:]:
+    if word.startswith('-'):
+      open_flag = '=' not in word
+    elif not open_flag:
+      return word
+  return ''
 
 
 def _tell(metrics, workdir) -> None:

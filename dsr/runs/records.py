@@ -25,7 +25,7 @@ import numpy as np
 
 import dsr
 from dsr.data import files
-from dsr.runs import checked
+from dsr.runs import checked, contents as contents_lib
 from dsr.runs.checked import Metric
 
 FORMAT = 1  # Of the JSON; a reader refuses what it does not know.
@@ -67,14 +67,15 @@ def write(
     config: a study's dataclass, whose module has the name of the command.
     metrics: name to anything with `value`, `low`, `high`, such as a `metric`
       or an `Interval`; accuracies are fractions in [0, 1].
-    arrays: name to array, of numbers or booleans.
+    arrays: name to array, of numbers, booleans or texts.
     name: of the record.
     arrays_name: of the npz.
     seeds: default: the fields of `config` called `seed` or `seeds`.
     wall_time: seconds that the run took.
     claimed: published values of some of the metrics, to stand beside ours.
     extra: anything else that JSON can hold.
-    contents: flag -> digest of the data that it names (`dsr.runs.contents`).
+    contents: flag -> digest of the data that it names (`dsr.runs.contents`);
+      with it, `extra` has as `data` what `contents.described` tells.
 
   Returns:
     The path of the record.
@@ -90,6 +91,9 @@ def write(
     seeds = {k: v for k, v in fields.items() if k in ('seed', 'seeds')}
   if unknown := sorted(set(claimed or {}) - set(metrics)):
     raise ValueError(f'`claimed` must name metrics, got {unknown}.')
+  extra = dict(extra or {})
+  if contents and (told := contents_lib.described(config)):
+    extra['data'] = told
   record = {
       'format': FORMAT,
       'name': name,
@@ -104,7 +108,7 @@ def write(
       'wall_time': wall_time,
       'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
       'arrays': None if arrays is None else f'{arrays_name}.npz',
-      'extra': extra or {},
+      'extra': extra,
   }
   text = json.dumps(checked.plain('record', record), indent=2, allow_nan=False)
   if arrays is not None:

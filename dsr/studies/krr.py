@@ -28,7 +28,7 @@ from dsr.types import Dataset, Examples, KernelFn
 class Config:
   """Fits kernel ridge regression to a training set and tests it."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   num_train: int = 0  # Balanced if the classes allow, else random; 0 means all.
   kernel: str = 'fcn2'  # fcn1, convnet3, convnet3_nopool, myrtle5, ...
@@ -51,7 +51,7 @@ def run(config: Config) -> dict[str, Any]:
     with checks.renamed(name='dataset'):
       splits = data_lib.load(
           config.dataset, data_dir=config.data_dir, seed=config.seed)
-    if gaps := missing_classes(splits.test.y, splits.test.num_classes):
+    if gaps := missing_classes(splits.test.y, splits.test):
       logging.warning('%s has no test images of classes %s.', config.dataset,
                       gaps)
     train, how = _subset(config, splits.train)

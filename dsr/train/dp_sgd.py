@@ -27,14 +27,15 @@ from typing import NamedTuple
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 import numpy as np
 import optax
 
 from dsr import checks
 from dsr.nets import BATCH_STATS
-from dsr.train import accounting, descent, private, recipe
+from dsr.train import accounting, descent, private
 from dsr.train.batches import LOSSES, checked_examples
+from dsr.train.clipped import clipped_sum
 from dsr.train.networks import Trained, train_all
 from dsr.types import Examples, Solver
 
@@ -173,29 +174,6 @@ def dp_sgd(
     return state, descent.Info(value, jnp.isfinite(value))
 
   return Solver(init, step)
-
-
-def clipped_sum(
-    module: nn.Module, params, batch: Examples, drawn: Bool[Array, 'B'], *,
-    clip: float, loss: str) -> tuple[Float[Array, ''], object]:
-  """Mean loss of the examples drawn, and the sum of their clipped gradients.
-
-  Args:
-    module: the network.
-    params: its parameters.
-    batch: x (B, ...), y (B, C).
-    drawn: (B,) which rows count.
-    clip: C; one example more or less changes the sum by no more.
-    loss: one of `LOSSES`.
-  """
-  forward = lambda params, x: module.apply({'params': params}, x)
-  out, vjp = jax.vjp(lambda params: forward(params, batch.x), params)
-  cotangents = -recipe.residual(loss, out, batch.y)
-  weights = private.clip_weights(forward, params, batch.x, cotangents, clip)
-  grads, = vjp(jnp.where(drawn, weights, 0)[:, None] * cotangents)
-  each = jax.vmap(lambda out, y: recipe.loss_value(loss, out[None], y[None]))
-  total = jnp.sum(jnp.where(drawn, each(out, batch.y), 0))
-  return total / jnp.maximum(jnp.sum(drawn), 1), grads
 
 
 def poisson_rows(

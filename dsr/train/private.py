@@ -36,6 +36,11 @@ def clip_weights(
     return numerics.tree_norm(vjp(cotangent[None]))
 
   norms = jax.lax.map(norm, (x, cotangents), batch_size=min(_TILE, len(x)))
+  return weights_of(norms, clip)
+
+
+def weights_of(norms: Float[Array, 'B'], clip: float) -> Float[Array, 'B']:
+  """min(1, clip / norm)."""
   return jnp.where(norms > clip, clip / jnp.where(norms > clip, norms, 1), 1)
 
 

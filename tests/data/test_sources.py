@@ -114,6 +114,36 @@ def test_npz_takes_floats_and_choices_of_classes(tmp_path):
     np.testing.assert_array_equal(np.rint(got.x * 255), x[rows])
 
 
+def test_labels_as_texts_or_with_gaps_are_numbered(tmp_path):
+  kinds = np.array(['wolf', 'ant', 'bee'])
+  for values, names in ((kinds, ('ant', 'bee', 'wolf')),
+                        (np.array([9, 3, 7]), ('3', '7', '9'))):
+    y = values[np.arange(40) % 3]
+    path = _write(tmp_path / 'a.npz', y_train=y, y_test=y[:20])
+    train, test = data.load(path)
+    assert train.classes == test.classes == names
+    assert [train.classes[c] for c in train.y] == list(map(str, y))
+    np.testing.assert_array_equal(test.y, train.y[:20])
+    assert train.notes[0].startswith(f'labels {names[0]}, {names[1]}')
+    part = data.load(f'{path}[{names[2]},{names[0]}]').test
+    assert part.classes == (names[2], names[0])
+    np.testing.assert_array_equal(
+        part.x, test.x[(test.y == 2) | (test.y == 0)])
+  with pytest.raises(ValueError, match="`name` must be of the classes 3, 7, 9"):
+    data.load(f'{path}[0,1]')
+  names = np.array(list('abcdefghij'))  # Of numbers that stay.
+  train, _ = data.load(_write(tmp_path / 'b.npz', classes=names))
+  assert (train.classes, train.notes) == (tuple('abcdefghij'), ())
+  np.testing.assert_array_equal(train.y, np.arange(40) % 10)
+  y = names[np.arange(40) % 10]
+  again, _ = data.load(_write(
+      tmp_path / 'c.npz', classes=names, y_train=y, y_test=y[:20]))
+  np.testing.assert_array_equal(again.y, train.y)
+  assert data.digest(train) == data.digest(again)
+  assert data.digest(train) != data.digest(data.load(
+      _write(tmp_path / 'd.npz', classes=names[::-1]))[0])
+
+
 def test_second_load_comes_from_the_cache(prepared):
   folder, calls = prepared
   first = data.load('mnist', data_dir=folder)
@@ -245,9 +275,13 @@ def test_missing_tensorflow_is_named(tmp_path, monkeypatch):
     ({'x_test': np.zeros((0, 8, 8, 3), np.uint8)}, '`x_test` must not be emp'),
     ({'y_train': np.arange(39) % 10}, 'same number of rows.*39'),
     ({'y_train': np.arange(40) % 10 / 1.0}, '`y_train`.*integers.*float64'),
-    ({'y_train': np.arange(40) % 10 - 1}, '`y_train` must be in .*from -1'),
+    ({'y_train': np.arange(40) % 10 - 1}, "`y_test` must be of.*got 9"),
     ({'y_train': np.arange(40) % 9 + (np.arange(40) % 9 > 3)},
-     r'`y_train` must have every class.*of class 4'),
+     '`y_test` must be of the classes 0, 1, 2, 3, 5, .*got 4'),
+    ({'classes': np.array(list('abcdefghijk'))},
+     '`y_train` must have every class from 0 to 10.*of class 10'),
+    ({'classes': np.array(list('abcdefghia'))}, '`classes` must name each'),
+    ({'y_train': np.full((40, 2), 'a')}, '`y_train` must be a vector'),
     ({'y_test': np.arange(20)}, r'`y_test` must be in \[0, 10\)'),
     ({'y_test': np.array([{}] * 20)}, '`name` must be a readable .npz'),
 ])

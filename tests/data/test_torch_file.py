@@ -4,6 +4,7 @@ import io
 import pickle
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -53,14 +54,23 @@ def write(tmp_path, monkeypatch):
                 len(obj.entries), None)
       return None
 
-  def make(tensors, storages, magic=MAGIC, cut=0):
+  def make(tensors, storages, magic=MAGIC, cut=0, zipped=None):
     with monkeypatch.context() as patch:
       patch.setitem(sys.modules, 'torch', torch)
       patch.setitem(sys.modules, 'torch._utils', utils)
       out = io.BytesIO()
       for part in (magic, 1001, {'little_endian': True}):
-        out.write(pickle.dumps(part, 2))
+        if zipped is None:
+          out.write(pickle.dumps(part, 2))
       Pickler(out, 2).dump(tensors)
+    if zipped is not None:
+      members = {'w/data.pkl': out.getvalue(), 'w/byteorder': b'little',
+                 **{f'w/data/{s.name}': s.entries.tobytes()
+                    for s in storages}} | zipped
+      with zipfile.ZipFile(tmp_path / 'set.pt', 'w') as archive:
+        for name, content in members.items():
+          archive.writestr(name, content)
+      return tmp_path / 'set.pt'
     out.write(pickle.dumps([s.name for s in storages], 2))
     for storage in storages:
       out.write(len(storage.entries).to_bytes(8, 'little'))
@@ -85,13 +95,26 @@ def test_views_of_storages_become_arrays(write):
       b=_Tensor(floats, 0, (3, 4), (1, 3), False, OrderedDict()),
       n=_Tensor(longs, 0, (), (), False, OrderedDict()))
   tensors._metadata = OrderedDict()  # As `state_dict()` has.
-  found = torch_file.read_weights('w', write(tensors, [floats, longs]))
-  assert list(found) == ['a', 'b', 'n']
-  np.testing.assert_array_equal(
-      found['a'], np.arange(2, 8, dtype='<f4').reshape(2, 3), strict=True)
-  np.testing.assert_array_equal(
-      found['b'], np.arange(12, dtype='<f4').reshape(4, 3).T, strict=True)
-  np.testing.assert_array_equal(found['n'], np.array(5), strict=True)
+  for zipped in (None, {}):  # The older format, and that since PyTorch 1.6.
+    found = torch_file.read_weights(
+        'w', write(tensors, [floats, longs], zipped=zipped))
+    assert list(found) == ['a', 'b', 'n']
+    np.testing.assert_array_equal(
+        found['a'], np.arange(2, 8, dtype='<f4').reshape(2, 3), strict=True)
+    np.testing.assert_array_equal(
+        found['b'], np.arange(12, dtype='<f4').reshape(4, 3).T, strict=True)
+    np.testing.assert_array_equal(found['n'], np.array(5), strict=True)
+
+
+def test_containers_keep_their_arrays(write):
+  floats = _floats()
+  tensor = _Tensor(floats, 0, (3,), (1,), False, OrderedDict())
+  found = torch_file.read('set', write(
+      {'data': [[tensor, tensor]], 'accuracy': {'mlp': [np.float64(0.5)]},
+       'name': 'dc'}, [floats], zipped={}))
+  np.testing.assert_array_equal(found['data'][0][1], np.arange(3))
+  assert found['accuracy'] == {'mlp': [None]}  # No tensor: of no account.
+  assert found['name'] == 'dc'
 
 
 @pytest.mark.errors
@@ -102,16 +125,19 @@ def test_what_is_no_weights_is_refused_and_nothing_runs(write, tmp_path):
   back = _Tensor(floats, 2, (3,), (-1,), False, OrderedDict())
   for tensors, more, message in (
       ({'a': Bomb()}, {}, 'asks for tests.data.test_files.explode'),
-      (Bomb(), {}, 'asks for'), ({'a': 3}, {}, "'a' is no tensor"),
+      (Bomb(), {}, 'asks for'), (Bomb(), {'zipped': {}}, 'asks for'),
+      ({'a': 3, 'b': good}, {}, "'a' is no tensor"),
+      ({'a': good}, {'zipped': {'w/byteorder': b'big'}}, 'another order'),
+      ({'a': good}, {'zipped': {'w/data/7': b'abc'}}, 'set.pt is not'),
       ([good], {}, 'no dictionary'), ({'a': large}, {}, 'larger than its'),
       ({'a': back}, {}, 'strides'), ({'a': good}, {'magic': 3}, 'header'),
       ({'a': good}, {'cut': 4}, 'weights.pth is not')):
     with pytest.raises(ValueError, match=message):
       torch_file.read_weights('w', write(tensors, [floats], **more))
-  with pytest.raises(ValueError, match='`w` must be a file of weights'):
+  with pytest.raises(ValueError, match='`w` must be a file of tensors'):
     torch_file.read_weights('w', tmp_path / 'missing.pth')
   (tmp_path / 'zip.pth').write_bytes(b'PK\x03\x04')
-  with pytest.raises(ValueError, match='does not start with a pickle'):
+  with pytest.raises(ValueError, match='not a zip file'):
     torch_file.read_weights('w', tmp_path / 'zip.pth')
   assert not EXPLODED
 
@@ -122,8 +148,15 @@ def test_equals_pytorchs_own_reading(tmp_path):
   state = {'whole': base, 'turned': base.permute(2, 0, 1), 'part': base[1, 1:],
            'half': torch.ones(3).half(), 'count': torch.tensor(4)}
   path = tmp_path / 'w.pth'
-  torch.save(state, path, _use_new_zipfile_serialization=False)
-  found = torch_file.read_weights('w', path)
-  assert found.keys() == state.keys()
-  for name, tensor in torch.load(path, weights_only=True).items():
-    np.testing.assert_array_equal(found[name], tensor.numpy(), strict=True)
+  for zipped in (False, True):
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    found = torch_file.read_weights('w', path)
+    assert found.keys() == state.keys()
+    for name, tensor in torch.load(path, weights_only=True).items():
+      np.testing.assert_array_equal(found[name], tensor.numpy(), strict=True)
+  trained = torch.nn.Parameter(torch.rand(2, 3))
+  torch.save({'data': [[trained, torch.arange(2).byte()]],
+              'accs': {'net': [np.float64(0.3)]}}, path)
+  found = torch_file.read('set', path)
+  np.testing.assert_array_equal(found['data'][0][0], trained.detach().numpy())
+  np.testing.assert_array_equal(found['data'][0][1], [0, 1])

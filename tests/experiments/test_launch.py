@@ -9,7 +9,7 @@ import time
 from etils import eapp
 import pytest
 
-from dsr.runs import records
+from dsr.runs import launch, records
 from dsr.studies import krr
 from dsr.studies.audit import (
   audit,
@@ -50,6 +50,13 @@ def test_bad_flags_end_with_the_usage_line(tmp_path, words, message):
   assert 'Traceback' not in done.stderr
   assert done.stdout == ''
   assert not out.exists()
+
+
+def test_a_word_that_belongs_to_no_flag_is_stray():
+  for words, stray in (
+      ('--a=1 --b 2 3 --fresh', ''), ('--a=1 b', 'b'), ('x --a=1', 'x'),
+      ("'--dataset=digits[0,3]'", "'--dataset=digits[0,3]'")):
+    assert launch._stray(['', *words.split()]) == stray
 
 
 @pytest.mark.parametrize('binary', [

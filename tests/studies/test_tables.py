@@ -12,7 +12,7 @@ from dsr import nets
 from dsr.attack.result import Reconstruction
 from dsr.probes import scores
 from dsr.runs import records
-from dsr.studies.audit import audit, robustness
+from dsr.studies.audit import attack_table, audit
 from dsr.studies.distillation import compare, distill
 from dsr.studies.distillation.methods import table as methods
 from dsr.studies.distillation.methods.method import (
@@ -94,7 +94,7 @@ def toys(monkeypatch):
   for table, name, line in (
       (methods.METHODS, 'means', METHOD),
       (attacks.ATTACKS, 'grey', attacks.Attack(grey, GreyOptions, 'grey')),
-      (robustness.ATTACKS, 'still', robustness.Attack(
+      (attack_table.ATTACKS, 'still', attack_table.Attack(
           still, 'linf', 'nothing', steps=None)),
       (scores.SCORES, 'spread', spread),
       (nets.NETWORKS, 'linear', nets.Network(Linear, 'one layer'))):

@@ -43,8 +43,8 @@ def apgd(
     key: Key[Array, ''], predict_fn: PredictFn, x: Any, labels: Any, *,
     epsilon: Any, norm: str = 'linf', steps: int = 100, restarts: int = 1,
     random_start: bool = True, loss: str = 'ce', low: Any = 0.0,
-    high: Any = 1.0, targets: Any = None, batch_size: int | None = None,
-    stop: bool = False) -> Float[Array, 'N ...']:
+    high: Any = 1.0, targets: Any = None, aims: Any = None,
+    batch_size: int | None = None, stop: bool = False) -> Float[Array, 'N ...']:
   """Attacks without a step size to tune.
 
   Args:
@@ -62,6 +62,8 @@ def apgd(
     low: least valid value, a number or an array.
     high: greatest valid value.
     targets: (N,) classes to be reached, else any other class.
+    aims: (N,) classes to go towards, where any other class is a success: with
+      `loss` dlr the APGD-T of AutoAttack.
     batch_size: examples at a time; None: as many as the cache is made for.
     stop: leave an example alone soon after it is fooled. The same examples
       are fooled, by smaller margins, in less time.
@@ -76,7 +78,7 @@ def apgd(
   keys, predict, threat = starts.started(
       key, predict_fn, x, labels, epsilon=epsilon, norm=norm, steps=steps,
       restarts=restarts, random_start=random_start, loss=loss, low=low,
-      high=high, targets=targets)
+      high=high, targets=targets, aims=aims)
   return _apgd(keys, predict, threat, norm=norm,
                steps=steps, loss=loss, random_start=random_start, stop=stop,
                size=tiles.pick_size(predict, threat, batch_size, stop))

@@ -7,12 +7,14 @@ With logits z, label y and target t:
   dlr     (max_{i != y} z_i - z_y) / (z_(1) - z_(3)), z_(k) the k-th largest;
           targeted (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2)
           (arXiv:2003.01690; unchanged when z is shifted or scaled).
+Towards an aim t, where any class but y is a success, ce and dlr are those of
+the target t, and the margin that is climbed is z_t - z_y.
 """
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from dsr import checks, numerics
 from dsr.probes.attacks.threat import Threat
@@ -49,25 +51,39 @@ def margin(
   return _above_rest(logits, threat.targets)
 
 
+def towards(
+    logits: Float[Array, 'N C'], threat: Threat) -> Float[Array, 'N']:
+  """The margin, or how far the aim is above the label."""
+  return margin(logits, threat) if threat.aims is None else (
+      above_label(logits, threat, threat.aims))
+
+
+def above_label(logits: Float[Array, 'N C'], threat: Threat,
+                classes: Int[Array, 'N']) -> Float[Array, 'N']:
+  """z_t - z_y for a class t of each example."""
+  return _entry(logits, classes) - _entry(logits, threat.labels)
+
+
 def cross_entropy(
     logits: Float[Array, 'N C'], threat: Threat) -> Float[Array, 'N']:
-  """Cross-entropy of the label, or minus that of the target."""
-  targeted = threat.targets is not None
-  wanted = threat.targets if targeted else threat.labels
-  logp = _entry(jax.nn.log_softmax(logits), wanted)
-  return logp if targeted else -logp
+  """Cross-entropy of the label, or minus that of the target or aim."""
+  wanted = _wanted(threat)
+  logp = jax.nn.log_softmax(logits)
+  return (-_entry(logp, threat.labels) if wanted is None else
+          _entry(logp, wanted))
 
 
 def dlr(logits: Float[Array, 'N C'], threat: Threat) -> Float[Array, 'N']:
   """Difference of logits ratio; 0 / 0 counts as zero."""
   z = jnp.sort(logits, axis=1)  # Ascending: z[:, -k] is the k-th largest.
-  if threat.targets is None:
+  wanted = _wanted(threat)
+  if wanted is None:
     return numerics.safe_divide(margin(logits, threat), z[:, -1] - z[:, -3])
-  gain = _entry(logits, threat.targets) - _entry(logits, threat.labels)
+  gain = above_label(logits, threat, wanted)
   return numerics.safe_divide(gain, z[:, -1] - (z[:, -3] + z[:, -4]) / 2)
 
 
-LOSSES = {'ce': cross_entropy, 'dlr': dlr, 'margin': margin}
+LOSSES = {'ce': cross_entropy, 'dlr': dlr, 'margin': towards}
 
 
 def check(name: str, num_classes: int, threat: Threat) -> None:
@@ -77,7 +93,7 @@ def check(name: str, num_classes: int, threat: Threat) -> None:
     ValueError: an unknown loss, or too few classes for it.
   """
   checks.one_of('loss', name, tuple(LOSSES))
-  needed = 3 if threat.targets is None else 4
+  needed = 3 if _wanted(threat) is None else 4
   if name == 'dlr' and num_classes < needed:
     raise ValueError(f'`loss` dlr needs at least {needed} classes here, got '
                      f'{num_classes}.')
@@ -101,6 +117,11 @@ def at_class(
     classes, num_classes: int) -> Bool[Array, 'N C']:
   """True at each row's class."""
   return jax.nn.one_hot(classes, num_classes, dtype=bool)
+
+
+def _wanted(threat):
+  """The class that is climbed towards; None: away from the label."""
+  return threat.aims if threat.targets is None else threat.targets
 
 
 def _entry(z, classes):

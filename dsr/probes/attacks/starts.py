@@ -11,7 +11,7 @@ from dsr.types import PredictFn
 def started(
     key, predict_fn: PredictFn, x: Any, labels: Any, *, epsilon: Any, norm: str,
     steps: int, restarts: int, random_start: bool, loss: str, low: Any,
-    high: Any, targets: Any
+    high: Any, targets: Any, aims: Any = None
 ) -> tuple[Any, jax.tree_util.Partial, threats.Threat]:
   """What attacks that climb from random points begin with.
 
@@ -29,6 +29,7 @@ def started(
     low: least valid value.
     high: greatest valid value.
     targets: (N,) classes to be reached, or None.
+    aims: (N,) classes to go towards, or None.
 
   Returns:
     A key for each restart, and what `threat.build` returns.
@@ -39,7 +40,7 @@ def started(
   """
   predict, threat = threats.build(
       predict_fn, x, labels, epsilon=epsilon, norm=norm, low=low, high=high,
-      targets=targets)
+      targets=targets, aims=aims)
   losses.check(loss, threats.num_classes(predict, threat), threat)
   checks.at_least('steps', steps, 1)
   checks.at_least('restarts', restarts, 1)

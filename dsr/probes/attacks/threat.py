@@ -25,11 +25,13 @@ class Threat(NamedTuple):
   epsilon: Float[Array, '']  # In pixels of `x`; infinite: no ball.
   low: Float[Array, 'N ...']  # Valid pixels, widened to hold `x`.
   high: Float[Array, 'N ...']
+  # Classes to go towards, where any class but the label will do.
+  aims: Int[Array, 'N'] | None = None
 
 
 def build(
     predict_fn: PredictFn, x: Any, labels: Any, *, epsilon: Any, norm: str,
-    low: Any = 0.0, high: Any = 1.0, targets: Any = None,
+    low: Any = 0.0, high: Any = 1.0, targets: Any = None, aims: Any = None,
     unbounded: bool = False,
 ) -> tuple[jax.tree_util.Partial, Threat]:
   """Checks what every attack is given.
@@ -48,6 +50,8 @@ def build(
       example, as inputs that were standardised per channel need.
     high: greatest valid value. `-inf` and `inf` switch the range off.
     targets: (N,) classes to be reached; must differ from `labels`.
+    aims: (N,) classes to go towards, likewise; any class but the label is a
+      success. Not with `targets`.
     unbounded: let `epsilon` be None, which means infinite.
 
   Returns:
@@ -70,16 +74,13 @@ def build(
   predict, num_classes = _two_columns(predict_fn, x)
   if _known(labels):
     checks.labels('labels', labels, num_classes)
-  if targets is not None:
-    targets = _classes('targets', targets, len(x))
-    if _known(labels) and _known(targets):
-      checks.labels('targets', targets, num_classes)
-      same = int(np.sum(np.asarray(labels) == np.asarray(targets)))
-      if same:
-        raise ValueError('`targets` must differ from `labels`, got '
-                         f'{same} of {len(x)} equal.')
+  if targets is not None and aims is not None:
+    raise ValueError('`aims` must be None with `targets`, got both.')
+  targets, aims = (
+      None if y is None else _others(name, y, labels, num_classes)
+      for name, y in (('targets', targets), ('aims', aims)))
   threat = Threat(
-      x, labels, targets, jnp.asarray(epsilon, x.dtype), low, high)
+      x, labels, targets, jnp.asarray(epsilon, x.dtype), low, high, aims)
   return predict, threat
 
 
@@ -97,6 +98,18 @@ def _classes(name, y, rows):
   checks.class_indices(name, y)
   if len(y) != rows:
     raise ValueError(f'`{name}` has {len(y)} rows, expected {rows}.')
+  return y
+
+
+def _others(name, y, labels, num_classes):
+  """Classes that must differ from the labels."""
+  y = _classes(name, y, len(labels))
+  if _known(labels) and _known(y):
+    checks.labels(name, y, num_classes)
+    same = int(np.sum(np.asarray(labels) == np.asarray(y)))
+    if same:
+      raise ValueError(f'`{name}` must differ from `labels`, got {same} of '
+                       f'{len(labels)} equal.')
   return y
 
 

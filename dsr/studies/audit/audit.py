@@ -28,7 +28,7 @@ from dsr.studies.distillation import distill
 class Config:
   """Audits distilled sets and coresets of a dataset."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   # Those listed at the end of --help, with commas between them; '' with
   # `distilled` alone.
@@ -36,8 +36,9 @@ class Config:
   images_per_class: str = '10'  # Sizes of the sets, with commas between them.
   inits: str = 'real,noise'  # What dm, kip and rkip start from.
   noise_sizes: str = ''  # Of sets from noise; '': images_per_class.
-  # Sets of your own: .npz files with the arrays images and labels, with commas
-  # between their paths.
+  # Sets of your own, with commas between their paths: an .npz with the arrays
+  # images and labels, a .pt of both (or images.pt beside labels.pt), a folder
+  # of pictures by class.
   distilled: str = ''
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
@@ -71,7 +72,10 @@ class Config:
   curve: str = 'pgd_linf'  # The attack at several radii; '' for none.
   # Kinds, as in experiments.robustness; '' for none.
   corruptions: str = ','.join(CORRUPTIONS)
-  groups: str = ''  # A .npy, (N_test,): groups of test images, beside classes.
+  # A .npy, (N_test,): groups of test images, beside classes; (N_test, 2) are
+  # two attributes, which are crossed.
+  groups: str = ''
+  train_groups: str = ''  # The same of training images, for membership.
   leak_train: int = 50  # Training images of the reconstruction; 0 for none.
   # Sets whose networks are attacked for it, see experiments.leakage.
   leak_methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'

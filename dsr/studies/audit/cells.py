@@ -20,7 +20,7 @@ from dsr.probes import (
 from dsr.probes.differences import Difference
 from dsr.runs import contents, records
 from dsr.studies.audit import leaks, models as models_lib, strongest, subjects
-from dsr.studies.audit.results import Results, main_model
+from dsr.studies.audit.results import Results, class_of, main_model
 from dsr.studies.distillation import evaluation
 
 NAME = 'cells'  # Of both files.
@@ -96,7 +96,7 @@ def collect(results: Results) -> dict[tuple[str, str], Cell]:
     fair = results.of('fairness', name, model)
     found[name, 'worst'] = cell._replace(
         metric=fair['metrics']['worst'],
-        of=f'class {fair["extra"]["worst_class"]}')
+        of=f'class {class_of(fair, fair["extra"]["worst_class"])}')
   for name in results.plan.subjects:
     found |= {(name, question): cell for question, asked in (
         ('membership', 'train'), ('start', 'init'))

@@ -12,10 +12,13 @@ import jax
 import numpy as np
 
 from dsr import data as data_lib
-from dsr.data import files
 from dsr.probes import fairness as fairness_lib, intervals
 from dsr.runs import contents, records
-from dsr.studies.audit import claims, models as models_lib
+from dsr.studies.audit import (
+  claims,
+  groups as groups_lib,
+  models as models_lib,
+)
 
 NUMBERS = ('mean', 'worst', 'spread', 'ratio', 'deviation', 'variation',
            'between')
@@ -27,13 +30,16 @@ _ROBUST = ('worst_linf', 'pgd_linf', 'fgsm')  # The first that was measured.
 class Config:
   """Compares a model's performance across classes or groups."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   fit: str = ''  # Workdir of experiments.fit, whose models are looked at.
   reference: str = ''  # Another one, to compare with; '' for none.
   membership: str = ''  # Workdir of experiments.membership; '' for none.
   robustness: str = ''  # Workdir of experiments.robustness; '' for none.
-  groups: str = ''  # A .npy: an attribute of every test image; '' for none.
+  # A .npy: an attribute of every test image, (N,), or two of them, (N, 2),
+  # which are crossed; '' for none.
+  groups: str = ''
+  train_groups: str = ''  # The same of every training image, for membership.
   num_resamples: int = 1000  # Of the bootstrap.
   seed: int = 0  # Of all that is drawn.
   workdir: str = 'out/fairness'  # Where the record goes.
@@ -43,40 +49,34 @@ def check(config: Config) -> None:
   """Raises a ValueError for what is wrong before any record is read."""
   if not config.fit:
     raise ValueError('`fit` must be the workdir of experiments.fit, got none.')
-  if config.groups:
-    load_groups(config.groups)
-
-
-def load_groups(path: str) -> np.ndarray:
-  """The attribute of the test images, (N_test,).
-
-  Raises:
-    ValueError: no readable .npy of integers or strings.
-  """
-  groups = files.read_npy('groups', path)
-  if groups.ndim != 1 or groups.dtype.kind not in 'iuU':
-    raise ValueError('`groups` must hold a vector of integers or strings, got '
-                     f'{getattr(groups, "dtype", type(groups).__name__)} '
-                     f'{getattr(groups, "shape", "")}.')
-  return groups
+  for flag in groups_lib.FLAGS:
+    if path := getattr(config, flag):
+      groups_lib.load(flag, path)
 
 
 def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
   check(config)
-  test = data_lib.load(config.dataset, data_dir=config.data_dir,
-                       seed=config.seed).test
+  train, test = data_lib.load(config.dataset, data_dir=config.data_dir,
+                              seed=config.seed)
+  groups_lib.check(config, groups=len(test), train_groups=len(train))
   keys = jax.random.split(jax.random.key(config.seed + 11), 4)
   said = _decisions('fit', config.fit, test)
   other = (_decisions('reference', config.reference, test)
            if config.reference else None)
   metrics, worst = _across(keys[0], config, test.y, said, other, None)
+  extra = {}
   if config.groups:
-    groups = load_groups(config.groups)
+    groups = groups_lib.load('groups', config.groups)
+    here = groups_lib.measurable(groups)
     found, worst_group = _across(
-        keys[1], config, test.y, said, other, groups)
+        keys[1], config, test.y[here], said[:, here],
+        None if other is None else other[:, here], groups[here])
     metrics |= {f'group_{name}': value for name, value in found.items()}
+    extra = {'worst_group': worst_group,
+             'group_sizes': groups_lib.sizes(groups[here]),
+             'groups_left_out': groups_lib.sizes(groups[~here])}
   if config.robustness:
     metrics |= _robust(config.robustness)
   if config.membership:
@@ -88,7 +88,7 @@ def run(config: Config) -> dict[str, Any]:
       extra={'worst_class': worst, 'num_test': len(test),
              'class_sizes': {str(c): int(n) for c, n in zip(
                  *np.unique(test.y, return_counts=True))},
-             'worst_group': worst_group if config.groups else None})
+             'worst_group': None} | extra)
   return metrics
 
 
@@ -149,4 +149,14 @@ def _leaks(key, config) -> dict[str, Any]:
   found = fairness_lib.membership_by_group(
       key, scores.mean(0)[asked], member[asked], labels[asked],
       num_resamples=config.num_resamples)
-  return {f'leak_{name}': value for name, value in found.items()}
+  told = {f'leak_{name}': value for name, value in found.items()}
+  parts = None
+  if config.groups or config.train_groups:
+    parts = groups_lib.of_asked(config, arrays['train_rows'])
+  if parts is not None:
+    asked = np.isin(parts, np.intersect1d(parts[member], parts[~member]))
+    found = fairness_lib.membership_by_group(
+        jax.random.fold_in(key, 1), scores.mean(0)[asked], member[asked],
+        parts[asked], num_resamples=config.num_resamples)
+    told |= {f'group_leak_{name}': value for name, value in found.items()}
+  return told

@@ -37,9 +37,9 @@ def run(config: Config) -> dict[str, Any]:
   began = time.monotonic()
   subjects.check(config)
   shown, problem = subjects.load_set(config)
-  num = problem.train.num_classes
-  gaps = {'classes_not_in_set': missing_classes(shown.labels, num),
-          'classes_not_in_test': missing_classes(problem.test.y, num)}
+  gaps = {'classes_not_in_set': missing_classes(shown.labels, problem.train),
+          'classes_not_in_test': missing_classes(
+              problem.test.y, problem.train)}
   if gaps['classes_not_in_set']:
     logging.warning('The set has no images of classes %s: a model trained on '
                     'it cannot know them.', gaps['classes_not_in_set'])
@@ -64,7 +64,8 @@ def run(config: Config) -> dict[str, Any]:
       arrays={'outputs': found.astype(np.float32)} | arrays,
       wall_time=time.monotonic() - began,
       extra=info | {'num_images': len(shown.labels), 'method': shown.name,
-                    'num_test': len(problem.test)} | gaps)
+                    'num_test': len(problem.test),
+                    'set_notes': list(shown.notes)} | gaps)
   logging.info('%s: accuracy = %.2f %% [%.2f, %.2f]', config.model,
                *(100 * v for v in metrics['accuracy']))
   return metrics

@@ -60,15 +60,15 @@ _NEAREST = (
 class Config:
   """Attacks networks that were trained on sets made of one training set."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   num_train: int = 50  # Of T, the same number of each class.
   images_per_class: int = 1  # Of the sets.
   # How the sets are made, with commas between them: those listed at the end of
   # --help, all (the training set T itself) or kip_corrupted.
   methods: str = 'all,random,kip,kip_corrupted,rkip,mfc'
-  # Sets of your own, that networks are trained on besides: .npz files with the
-  # arrays images and labels, with commas between their paths.
+  # Sets of your own, that networks are trained on besides, with commas between
+  # their paths; see `distilled` of experiments.audit.
   own: str = ''
   # Of the victims: infinite, linearized, standard.
   regimes: str = 'infinite,linearized'
@@ -94,7 +94,7 @@ def run(config: Config) -> dict[str, Any]:
   """Everything but flags; returns the metrics of the record."""
   began = time.monotonic()
   check(config)
-  splits = _splits(config)
+  splits = prepared(config)
   brought = own_leak.load(config)
   path = _write(config, splits)
   with compiled.once():
@@ -262,8 +262,8 @@ def _size(config, method, train) -> int:
           config.images_per_class * train.num_classes)
 
 
-def _splits(config) -> Splits:
-  """T and the test set; what does not fit is refused here."""
+def prepared(config: Config) -> Splits:
+  """T and the test set; raises a ValueError for what does not fit."""
   task = victims.prepare_victim_task(victims.VictimConfig(
       dataset=config.dataset, data_dir=config.data_dir,
       num_train=config.num_train, seed=config.seed))

@@ -42,7 +42,7 @@ COLUMNS = [
 class Config:
   """Attacks the membership of training images by shadow models."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   # Of the sets: all, for models of all images, or one of those listed at the
   # end of --help.

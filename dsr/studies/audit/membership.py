@@ -39,6 +39,7 @@ class Probe(NamedTuple):
 
   images: Dataset
   member: np.ndarray
+  rows: np.ndarray  # Where they are from, see `subjects.origins`.
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def run(config: Config) -> dict[str, Any]:
               num_resamples=config.num_resamples)._asdict().items()}
       arrays[f'{question}_{attack}'] = scores
     arrays |= {f'{question}_member': probe.member,
-               f'{question}_labels': probe.images.y}
+               f'{question}_labels': probe.images.y,
+               f'{question}_rows': probe.rows}
     metrics[f'{question}_members'] = records.metric(int(probe.member.sum()))
     metrics[f'{question}_others'] = records.metric(int((~probe.member).sum()))
   records.write(
@@ -105,22 +107,26 @@ def probes(config: Any, shown: subjects.Shown,
   pick = lambda key, pool: np.sort(np.asarray(jax.random.choice(
       key, len(pool), (min(config.num_probed, len(pool)),), replace=False)))
   inside = pick(keys[0], problem.train)
+  others = pick(keys[1], outside)
   found = {'train': _probe(
-      problem.train.take(inside), outside.take(pick(keys[1], outside)))}
+      problem.train.take(inside), outside.take(others),
+      problem.rows[inside], subjects.origins(problem)[others])}
   if shown.init_rows is not None:
     rows = np.unique(shown.init_rows)
     others = np.setdiff1d(inside, rows)
     if len(others):
       found['init'] = _probe(
-          problem.train.take(rows), problem.train.take(others))
+          problem.train.take(rows), problem.train.take(others),
+          problem.rows[rows], problem.rows[others])
   return found
 
 
-def _probe(members, others):
+def _probe(members, others, *rows):
   both = dataclasses.replace(
       members, x=np.concatenate([members.x, others.x]),
       y=np.concatenate([members.y, others.y]))
-  return Probe(both, np.arange(len(both)) < len(members))
+  return Probe(both, np.arange(len(both)) < len(members),
+               np.concatenate(rows))
 
 
 def _by_outputs(key, config, models, probe) -> dict[str, np.ndarray]:

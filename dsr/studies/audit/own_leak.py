@@ -52,7 +52,7 @@ def load(config: Any) -> list[tuple[str, subjects.Shown, Any]]:
     config: of `leakage`: its `own`, `dataset`, `data_dir` and `seed`.
 
   Raises:
-    ValueError: as `subjects.from_file`.
+    ValueError: as `sets.from_file`.
   """
   found = []
   for path in evaluation.names(config.own):

@@ -4,11 +4,14 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from absl import logging
+
 from dsr import checks
 from dsr.studies.audit import (
   claims,
   fairness,
   fit,
+  groups,
   leakage,
   lira,
   membership,
@@ -86,7 +89,8 @@ class Plan:
       for name, job in getattr(self, stage).items():
         label = name if isinstance(name, str) else '/'.join(name)
         read = [getattr(job, field, '') for field in (
-            'set', 'fit', 'reference', 'membership', 'robustness', 'groups')]
+            'set', 'fit', 'reference', 'membership', 'robustness', 'groups',
+            'train_groups')]
         yield f'{stage}: {label}', job, module.run, list(filter(None, read))
     if self.leakage is not None:
       yield 'leakage', self.leakage, leakage.run, []
@@ -117,8 +121,6 @@ def make(config: Any) -> Plan:
   checks.at_least('lira_shadows', config.lira_shadows, 0)
   checks.at_least('leak_train', config.leak_train, 0)
   checks.at_least('num_networks', config.num_networks, 2)  # For intervals.
-  if config.groups:
-    _check_groups(config)
   found, sets = _subjects(config, chosen, sizes, inits)
   own = {name: _own(config, path, name, found)
          for path, name in names.folders(own_sets).items()}
@@ -154,20 +156,13 @@ def _subjects(config, chosen, sizes, inits):
   return found, sets
 
 
-def _check_groups(config) -> None:
-  num = len(subjects.load_problem(
-      subjects.SubjectConfig(**_shared(config))).test)
-  groups = fairness.load_groups(config.groups)
-  if len(groups) != num:
-    raise ValueError(f'`groups` must have a value for each of {num} test '
-                     f'images, got {len(groups)}.')
-
-
 def _own(config, path, name, found) -> Subject:
   """A set of one's own, looked at before anything is trained."""
   shared = subjects.SubjectConfig(**_shared(config), set=path)
   with checks.renamed(set='distilled'):
-    subjects.load_set(shared)
+    shown, _ = subjects.load_set(shared)
+  for note in shown.notes:
+    logging.info('%s: %s.', path, note)
   if name in found:
     raise ValueError(f'`distilled` must have a name of its own, got {path!r} '
                      f'beside the set {name}.')
@@ -204,6 +199,7 @@ def _plan(config, found, sets) -> Plan:
       compared[name, model] = fairness.Config(
           dataset=config.dataset, data_dir=config.data_dir, seed=config.seed,
           fit=str(folder), reference=str(reference), groups=config.groups,
+          train_groups=config.train_groups,
           membership=at('membership'), robustness=at('robustness'),
           workdir=at('fairness'))
     if subject.method not in ('all', _DP):
@@ -224,6 +220,7 @@ def _plan(config, found, sets) -> Plan:
   if plan.leakage is not None:
     with checks.renamed(**_LEAK_FLAGS):
       leakage.check(plan.leakage)
+      leakage.prepared(plan.leakage)
   _check_data(config, networks, sets)
   return plan
 
@@ -231,6 +228,8 @@ def _plan(config, found, sets) -> Plan:
 def _check_data(config, networks, sets) -> None:
   """Raises a ValueError for data that a part of the audit cannot take."""
   problem = subjects.load_problem(subjects.SubjectConfig(**_shared(config)))
+  groups.check(config, groups=len(problem.test), train_groups=sum(map(len, (
+      problem.train, problem.validation, problem.unused))))
   shape = problem.train.x.shape[1:]
   if len(shape) != 3:
     raise ValueError('`dataset` must be images, whose pixels attacks and '

@@ -112,9 +112,13 @@ def _facts(results) -> dict[str, str]:
                        for name, version in first['versions'].items())
   device = first['device']
   images = first['extra']
+  data = images.get('data', {'classes': [], 'notes': []})
+  more = {'classes': ', '.join(data['classes']),
+          'reading': '; '.join(data['notes'])}
   return {
       'dataset': f'{config.dataset}: {images["num_images"]} training images '
                  f'of which sets are made, {images["num_test"]} test images',
+      **{name: text for name, text in more.items() if text},
       'models': f'KRR with the kernel {config.kernel}; '
                 f'{", ".join(results.networks) or "no networks"}, '
                 f'{config.num_networks} starts each, protocol '

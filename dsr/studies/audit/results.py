@@ -74,6 +74,12 @@ class Results:
             for name, job in self.plan.lira.items()}
 
 
+def class_of(row: dict[str, Any], c: Any) -> str:
+  """What class `c` is called in the data of a record; its number otherwise."""
+  names = row['extra'].get('data', {}).get('classes')
+  return names[int(c)] if names else str(c)
+
+
 def told(metric: Any, *, percent: bool = True) -> str:
   """'91.2 % [90.1, 92.3]', or a plain number with its interval."""
   scale, digits, unit = (100, 1, ' %') if percent else (1, 3, '')

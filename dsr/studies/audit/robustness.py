@@ -7,72 +7,21 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from dsr import checks, data as data_lib
 from dsr.probes import corruptions, intervals, robust_metrics, transfer
-from dsr.probes.attacks import apgd, cw, deepfool, fgsm, pgd, square
 from dsr.runs import contents, records
 from dsr.studies.audit import fit, models as models_lib, subjects
+from dsr.studies.audit.attack_table import ATTACKS, describe
 from dsr.studies.distillation import evaluation
 
 _RADIUS = {'linf': 8 / 255, 'l2': 0.5}  # As in the benchmarks of CIFAR-10.
 _GREY = {'linf': 0.1, 'l2': 1.0}  # Of one channel: arXiv:2402.05675, and more.
 _SHARES = (0.25, 0.5, 1.0, 2.0)  # Radii of the curve over the radius.
-
-
-class Attack(NamedTuple):
-  """A line of the table: an attack as the flag `attacks` names it.
-
-  Attributes:
-    run: (key, predict_fn, x, labels, *, epsilon, norm, ...) -> x_adv.
-    norm: of its ball.
-    help: in a line.
-    options: of the function.
-    steps: its argument that the flag `steps` sets, if any.
-    targeted: whether it aims at the next class.
-  """
-
-  run: Callable
-  norm: str
-  help: str
-  options: dict[str, Any] = {}
-  steps: str | None = 'steps'
-  targeted: bool = False
-
-
-ATTACKS: dict[str, Attack] = {
-    'fgsm': Attack(fgsm.fgsm, 'linf', 'one step (arXiv:1412.6572)', steps=None),
-    'pgd_linf': Attack(
-        pgd.pgd, 'linf', 'projected gradient descent (arXiv:1706.06083)'),
-    'pgd_l2': Attack(pgd.pgd, 'l2', 'the same in an l2 ball'),
-    'pgd_targeted': Attack(
-        pgd.pgd, 'linf', 'the same, towards the next class', targeted=True),
-    'apgd_ce': Attack(
-        apgd.apgd, 'linf', 'its steps sized by itself (arXiv:2003.01690)',
-        {'loss': 'ce'}),
-    'apgd_dlr': Attack(
-        apgd.apgd, 'linf', 'the same, on the difference of logits ratio',
-        {'loss': 'dlr'}),
-    'square': Attack(
-        square.square, 'linf', 'from outputs alone (arXiv:1912.00049)',
-        {'steps': 300}, None),
-    'deepfool': Attack(
-        deepfool.deepfool, 'l2', 'to the nearest border (arXiv:1511.04599)',
-        {}, None),
-    'cw': Attack(
-        cw.cw, 'l2', 'Carlini and Wagner (arXiv:1608.04644)',
-        {'steps': 100, 'searches': 5}, None),
-}
-
-
-def describe() -> str:
-  """The attacks, a line each, for `--help`."""
-  return '\n'.join(['attacks:', *(
-      f'  {name}: {attack.help}' for name, attack in ATTACKS.items())])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +30,7 @@ class Config(subjects.SubjectConfig):
 
   fit: str = ''  # Workdir of experiments.fit with the networks; '': made here.
   # Those listed at the end of --help, with commas between them; '' for none.
-  attacks: str = ','.join(ATTACKS)
+  attacks: str = ','.join(name for name, a in ATTACKS.items() if a.usual)
   num_attacked: int = 200  # Test images, as many of each class.
   epsilon_linf: float | None = None  # Unset: 0.1, with colours 8/255.
   epsilon_l2: float | None = None  # Unset: 1.0, with colours 0.5.

@@ -1,6 +1,5 @@
 """The questions of an audit, each answered from records in a sentence."""
 from collections.abc import Callable
-import pathlib
 
 import numpy as np
 
@@ -9,8 +8,11 @@ from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
 from dsr.studies.audit import (
   given_back,
+  groups,
+  membership,
   names as names_lib,
   privacy as audit_privacy,
+  subjects,
   under_attack,
 )
 from dsr.studies.audit.results import (
@@ -18,6 +20,7 @@ from dsr.studies.audit.results import (
   SET,
   Results,
   called,
+  class_of,
   distilled,
   main_model,
   models_of,
@@ -29,7 +32,6 @@ from dsr.studies.distillation.results import by_class
 
 ACCURACY, EVENNESS = 'Test accuracy', 'Evenness across classes'
 _NOT_IN_SET = 'classes_not_in_set'  # Of the record of experiments.fit.
-_FEW = 20  # Test images of a class below which it is marked.
 _ACROSS = 4  # Images of a class in the picture of the sets.
 _ABREAST = 3  # Sets beside each other, at most.
 
@@ -48,6 +50,9 @@ def good(results: Results) -> Section:
   parts += list(dict.fromkeys(
       f'{row["set"]} has no image of classes {row["extra"][_NOT_IN_SET]}'
       for row in rows if row['extra'].get(_NOT_IN_SET)))
+  parts += list(dict.fromkeys(
+      f'{row["set"]}: {note}' for row in rows
+      for note in row['extra'].get('set_notes', ())))
   if gaps := rows[0]['extra'].get('classes_not_in_test'):
     parts.append(f'there are no test images of classes {gaps}')
   for model in models_of(results):
@@ -95,13 +100,10 @@ def _images(results) -> list[Picture]:
   for name, subject in results.plan.subjects.items():
     if subject.method in ('all', 'dp'):
       continue
-    arrays = records.read_arrays(
-        subject.where if subject.where.endswith('.npz') else
-        pathlib.Path(subject.where))
-    images = arrays['images']
-    images = images / 255 if images.dtype == np.uint8 else images
-    images = images[..., None] if images.ndim == 3 else images
-    grids[name], classes = by_class(images, arrays['labels'], most=_ACROSS)
+    shown, problem = subjects.load_set(
+        results.plan.membership[name, membership.SET])
+    grids[name], found = by_class(shown.pixels, shown.labels, most=_ACROSS)
+    classes = [problem.train.called(c) for c in found]
   shapes = {grid.shape[0] for grid in grids.values()}
   if len(shapes) != 1:
     return []
@@ -118,7 +120,8 @@ def _images(results) -> list[Picture]:
 def fair(results: Results) -> Section:
   """Classes and groups."""
   rows, model = results.rows('fairness'), main_model(results)
-  rows = [row | {'worst_class': row['extra']['worst_class']} for row in rows]
+  rows = [row | {'worst_class': class_of(row, row['extra']['worst_class'])}
+          for row in rows]
   own = distilled([row for row in rows if row['model'] == model])
   whole = next(r for r in rows
                if (r['model'], r['method']) == (model, 'all'))
@@ -151,21 +154,16 @@ def fair(results: Results) -> Section:
        False), ('robust', 'Accuracy under attack by class', '', True)):
     if any(f'{prefix}_{c}' in rows[0]['metrics'] for c in classes):
       found.append(Table(title, [SET, MODEL, *(
-          tables.Column(f'{prefix}_{c}', c, percent, None if percent else 2)
+          tables.Column(f'{prefix}_{c}', class_of(rows[0], c), percent,
+                        None if percent else 2)
           for c in classes)], rows, note))
-  grouped = [row for row in rows if 'group_mean' in row['metrics']]
-  if grouped:
-    found.append(Table('Evenness across the groups given', [SET, MODEL, *(
-        tables.Column(f'group_{c.key}', c.title, c.percent, c.digits)
-        for c in numbers), tables.Column(
-            'group_odds_difference', 'equalised odds difference', digits=3),
-        tables.Column('group_odds_ratio', 'ratio', digits=3)], grouped))
+  found += _by_group(rows, numbers)
   series = {}
   for row in rows:
     if row['model'] == model:
       own_names = [n for n in row['metrics'] if n.startswith('accuracy_')]
       series[row['set']] = (
-          [n.removeprefix('accuracy_') for n in own_names],
+          [class_of(row, n.removeprefix('accuracy_')) for n in own_names],
           *np.transpose([tuple(row['metrics'][n])[:3] for n in own_names]))
   picture = Picture(
       results.later('classes.png', answers.by_group, series,
@@ -173,7 +171,8 @@ def fair(results: Results) -> Section:
                           f'{model}'),
       f'Test accuracy of {model} by class.{_few(rows[0])}',
       data=Table(f'Test accuracy by class, {model}', [SET, *(
-          tables.Column(f'accuracy_{c}', c, True) for c in classes)],
+          tables.Column(f'accuracy_{c}', class_of(rows[0], c), True)
+          for c in classes)],
                  [row for row in rows if row['model'] == model]))
   mine = [f'the worst class on {text}' for text in of_own(rows, 'worst')]
   return Section(
@@ -184,12 +183,38 @@ def fair(results: Results) -> Section:
       short=sentence(mine[:2] or [answer.partition('. ')[2]]))
 
 
+def _by_group(rows, numbers) -> list[Table]:
+  """What there is of the groups given; small ones are marked."""
+  found = []
+  grouped = [row for row in rows if 'group_mean' in row['metrics']]
+  if grouped:
+    extra = grouped[0]['extra']
+    sizes, out = extra.get('group_sizes', {}), extra.get('groups_left_out')
+    note = groups.few(sizes, 'group') + (
+        f' Left out, with a single image: {", ".join(out)}.' if out else '')
+    found = [Table('Evenness across the groups given', [SET, MODEL, *(
+        tables.Column(f'group_{c.key}', c.title, c.percent, c.digits)
+        for c in numbers), tables.Column(
+            'group_odds_difference', 'equalised odds difference', digits=3),
+        tables.Column('group_odds_ratio', 'ratio', digits=3)], grouped,
+                   note.strip()),
+             Table('Test accuracy by group', [SET, MODEL, *(
+                 tables.Column(f'group_accuracy_{name}', (
+                     f'{name} (few: {num})' if num < groups.FEW else name),
+                               True) for name, num in sizes.items())],
+                   grouped, note.strip())]
+  leaks = [name for name in rows[0]['metrics'] if name.startswith('group_leak')]
+  if leaks:
+    found.append(Table('Membership AUC by group', [SET, MODEL, *(
+        tables.Column(name, name.removeprefix('group_leak_'), digits=2)
+        for name in leaks)], rows, 'In the original training set.'))
+  return found
+
+
 def _few(row) -> str:
   """A warning of classes whose intervals say little."""
-  few = [f'{name} ({num})' for name, num in row['extra'].get(
-      'class_sizes', {}).items() if num < _FEW]
-  return (f' Fewer than {_FEW} test images, so that little can be said: class '
-          f'{", ".join(few)}.' if few else '')
+  return groups.few({class_of(row, name): num for name, num in row['extra'].get(
+      'class_sizes', {}).items()}, 'class')
 
 
 def published(results: Results) -> Section:

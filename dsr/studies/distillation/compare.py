@@ -23,7 +23,7 @@ from dsr.studies.distillation.results import by_class
 class Config:
   """Compares methods at several sizes."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   # Those listed at the end of --help, with commas between them.
   methods: str = 'random,kcenter,herding,mfc,dm,kip,rkip'

@@ -27,7 +27,7 @@ from dsr.types import KernelFn, Status
 class Config:
   """Distils a dataset and evaluates the result."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   method: str = 'kip'  # One of those listed at the end of --help.
   images_per_class: int = 10  # Size of the distilled set.

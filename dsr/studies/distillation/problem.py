@@ -1,4 +1,5 @@
 """A dataset as the methods see it: split, transformed, with encoded labels."""
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ class Problem(NamedTuple):
   start: Dataset  # The random subset: init, and the baseline.
   start_rows: np.ndarray  # Of `start` in `train`.
   unused: Dataset  # Training images that no part has, with `max_train`.
+  rows: np.ndarray  # Of `train` in the training set as loaded.
+  unused_rows: np.ndarray  # Of `unused` there.
 
   def inputs(self, dataset: Dataset) -> jax.Array:
     """`dataset.x` after the transform, on the device."""
@@ -47,9 +50,10 @@ def encoded(dataset: Dataset) -> jax.Array:
   return data_lib.encode(dataset.y, dataset.num_classes, style=style)
 
 
-def missing_classes(y: np.ndarray, num_classes: int) -> str:
-  """The classes that do not occur in `y`, with commas between; '' for none."""
-  return ', '.join(map(str, np.setdiff1d(np.arange(num_classes), y)))
+def missing_classes(y: np.ndarray, dataset: Dataset) -> str:
+  """The classes of `dataset` that `y` lacks, with commas; '' for none."""
+  return ', '.join(map(dataset.called, np.setdiff1d(
+      np.arange(dataset.num_classes), y)))
 
 
 def prepare(
@@ -83,6 +87,7 @@ def _prepare(dataset, data_dir, transform, images_per_class, max_train,
     splits = data_lib.load(dataset, data_dir=data_dir, seed=seed)
   key_limit, key_split, key_start = jax.random.split(jax.random.key(seed), 3)
   rest, used = splits.train, np.ones(len(splits.train), bool)
+  kept = np.arange(len(rest))
   if max_train:
     classes = rest.num_classes
     most = classes * int(np.bincount(rest.y, minlength=classes).min())
@@ -94,17 +99,21 @@ def _prepare(dataset, data_dir, transform, images_per_class, max_train,
         key_limit, rest.y, max_train // rest.num_classes, rest.num_classes)
     used[:] = False
     used[rows] = True
-    rest = rest.take(rows)
+    rest, kept = rest.take(rows), rows
   size = min(_VALIDATION, round(validation * len(rest)))
   held_out = rest.take(np.arange(0))
   if size:  # For every method, so that all start from the same images.
+    numbered = dataclasses.replace(rest, x=kept)
     rest, held_out = data_lib.split(key_split, rest, size)
+    kept = data_lib.split(key_split, numbered, size)[0].x
   with checks.renamed(per_class='images_per_class'):
     rows = data_lib.balanced_rows(
         key_start, rest.y, images_per_class, rest.num_classes)
   fitted = data_lib.transforms.by_name(transform, rest.x)
-  if gaps := missing_classes(splits.test.y, rest.num_classes):
+  if gaps := missing_classes(splits.test.y, rest):
     logging.warning('%s has no test images of classes %s: nothing that is '
                     'measured tells of them.', dataset, gaps)
+  for note in splits.train.notes:
+    logging.info('%s: %s.', dataset, note)
   return Problem(rest, splits.test, held_out, fitted, rest.take(rows), rows,
-                 splits.train.take(~used))
+                 splits.train.take(~used), kept, np.flatnonzero(~used))

@@ -35,12 +35,15 @@ def write(config: Any, problem: Problem, learned: Learned,
   claimed = {k: share for k, share in claimed.items() if share is not None}
   rate = {} if learned.student_rate is None else {
       'student_rate': learned.student_rate}
+  names = {'classes': np.array(problem.train.classes)} if (
+      problem.train.classes) else {}
   records.write(
       config.workdir, config=config, metrics=metrics, wall_time=wall_time,
       claimed=claimed, contents=contents.of(config),
       arrays={'images': pixels_of(problem, learned),
               'inputs': learned.examples.x, 'targets': learned.examples.y,
-              'labels': labels_of(problem, learned), **rate, **learned.arrays,
+              'labels': labels_of(problem, learned), **rate, **names,
+              **learned.arrays,
               **distilled.to_arrays(problem.transform)},
       extra={**learned.info, **rate,
              'status': learned.status if status is None else status,
@@ -65,8 +68,9 @@ def draw(config: Any, problem: Problem, learned: Learned) -> list[pathlib.Path]:
   pixels = pixels_of(problem, learned)
   if pixels.ndim == 4:
     grid, names = by_class(pixels, labels_of(problem, learned))
+    rows = [problem.train.called(c) for c in names]
     todo['images.png'] = lambda path: figures.image_grid(
-        path, grid, row_labels=names, title=title)
+        path, grid, row_labels=rows, title=title)
   if learned.loss.size:
     series = {'training batch': (np.arange(len(learned.loss)), learned.loss)}
     todo['curve.png'] = lambda path: figures.loss_curve(

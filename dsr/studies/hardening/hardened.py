@@ -37,7 +37,7 @@ _AFTER = ('workdir', 'data_dir', 'set', 'num_attacked', 'linf_epsilon',
 class HardeningConfig:
   """How networks are trained and attacked."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.

@@ -21,7 +21,7 @@ from dsr.types import Dataset, Examples
 class VictimConfig:
   """What is trained, on what and how; other binaries' flags extend it."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   num_train: int = 20  # Training images, the same number of each class.
   regime: Literal['standard', 'linearized'] = 'standard'  # How it is trained.

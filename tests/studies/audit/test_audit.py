@@ -10,6 +10,7 @@ from absl import logging
 import numpy as np
 import pytest
 
+from dsr import data as data_lib
 from dsr.runs import jobs, records
 from dsr.studies.audit import (
   audit,
@@ -21,6 +22,7 @@ from dsr.studies.audit import (
   plan as audit_plan,
   privacy,
   sections,
+  subjects,
   timing,
 )
 from tests.runs import test_schema
@@ -39,10 +41,15 @@ SETS = ('all', 'random_2', 'kip_2', 'kip_noise_2')
 def finished(tmp_path_factory):
   """An audit that has run, and its metrics."""
   folder = tmp_path_factory.mktemp('audit')
-  rows = np.array(['a', 'b'])[np.arange(108) % 2]  # Of the test images.
-  np.save(folder / 'groups.npy', rows)
+  names = np.array(['a', 'b<i>'])
+  rows = names[np.arange(108) % 2]  # Of the test images.
+  other = np.where(np.arange(108) < 7, 'y', 'x')
+  other[0] = 'z'  # Alone.
+  np.save(folder / 'groups.npy', np.stack([rows, other], 1))
+  np.save(folder / 'train_groups.npy', names[np.arange(427) % 2])
   config = dataclasses.replace(
-      SMALL, workdir=str(folder), groups=str(folder / 'groups.npy'))
+      SMALL, workdir=str(folder), groups=str(folder / 'groups.npy'),
+      train_groups=str(folder / 'train_groups.npy'))
   return config, audit.run(config)
 
 
@@ -66,7 +73,32 @@ def test_every_set_and_model_is_asked_everything(finished):
   assert 'kip_2_set_init_pixel_distance_auc' in metrics
   own = records.read(folder / 'kip_2' / 'mlp' / 'fairness')['metrics']
   assert {'group_odds_difference', 'group_change_mean', 'leak_0', 'robust_2',
-          'accuracy_1'} <= set(own)
+          'accuracy_1', 'group_accuracy_a & x', 'group_leak_a',
+          'group_leak_b<i>'} <= set(own)
+
+
+def test_groups_are_crossed_and_small_ones_marked(finished):
+  config, _ = finished
+  folder = pathlib.Path(config.workdir)
+  record = records.read(folder / 'all' / 'krr' / 'fairness')
+  assert record['extra']['group_sizes'] == {
+      'a & x': 50, 'a & y': 3, 'b<i> & x': 51, 'b<i> & y': 3}
+  assert record['extra']['groups_left_out'] == {'a & z': 1}
+  html = (folder / 'report.html').read_text()
+  assert 'group a &amp; y (3), b&lt;i&gt; &amp; y (3)' in html
+  assert 'a &amp; y (few: 3)' in html
+  assert 'Left out, with a single image: a &amp; z.' in html
+  # Members and others of a group, as the rows of the images say.
+  probe = records.read_arrays(folder / 'all' / 'krr' / 'membership')
+  problem = subjects.load_problem(config, images_per_class=1)
+  whole = np.concatenate([problem.train.x, problem.unused.x])
+  rows = np.concatenate([problem.rows, problem.unused_rows])
+  train = data_lib.load(config.dataset).train
+  np.testing.assert_array_equal(whole, train.x[rows])
+  np.testing.assert_array_equal(
+      train.y[probe['train_rows']], probe['train_labels'])
+  assert np.isin(probe['train_rows'][probe['train_member']],
+                 problem.rows).all()
 
 
 def test_images_of_a_random_subset_are_found_in_it(finished):
@@ -378,6 +410,7 @@ def test_reconstructions_are_told(finished, monkeypatch):
     ({'options': 'kip.speed=1'}, r'`options` must be \[method.\]flag=value'),
     ({'distilled': 'none.npz'}, '`distilled` must be a readable .npz'),
     ({'groups': 'none.npy'}, '`groups` must be a readable .npy'),
+    ({'train_groups': 'none.npy'}, '`train_groups` must be a readable .npy'),
     ({'dataset': 'digitz'}, '`dataset` must be one of'),
     ({'kernel': 'fcnx'}, '`kernel` must be'),
     ({'transform': 'zcb'}, '`transform` must be one of'),
@@ -386,6 +419,7 @@ def test_reconstructions_are_told(finished, monkeypatch):
     ({'leak_train': 6, 'leak_methods': 'kop'}, '`leak_methods` must be one of'),
     ({'leak_train': 6, 'leak_regimes': 'x'}, '`leak_regimes` must be one of'),
     ({'leak_train': 1}, '`leak_train` must be'),
+    ({'leak_train': 7}, '`leak_train` must be a multiple of the 3 classes'),
 ])
 def test_bad_flags_are_named_before_anything_runs(tmp_path, fields, message):
   config = dataclasses.replace(SMALL, workdir=str(tmp_path / 'out'), **fields)

@@ -1,12 +1,15 @@
 """Sets that users bring: names, soft labels, copies, attacks, gaps."""
 import dataclasses
+import json
+import os
 import pathlib
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
-from dsr.runs import contents
+from dsr.runs import contents, records
 from dsr.studies.audit import (
   copies,
   leakage,
@@ -17,6 +20,7 @@ from dsr.studies.audit import (
   strongest,
   subjects,
 )
+from tests.runs import test_schema
 from tests.studies.audit.test_audit import SMALL
 
 HOSTILE = ('...npz', '..npz', '$x^{.npz', '<script>alert(1)<.npz',
@@ -87,6 +91,72 @@ def test_soft_labels_are_targets_and_classes(tmp_path):
   with pytest.raises(ValueError, match='`labels` must be classes'):
     subjects.from_file(_save(tmp_path / 'c.npz', labels=soft,
                              targets=soft - 1 / 3), problem)
+
+
+def test_labels_are_what_the_data_call_their_classes(tmp_path):
+  problem = _problem()
+  named = problem._replace(train=dataclasses.replace(
+      problem.train, classes=('3', '7', '9')))
+  texts = problem._replace(train=dataclasses.replace(
+      problem.train, classes=('ant', 'bee', 'wolf')))
+  soft = np.eye(3)[[0, 1, 2, 2, 1, 0]]
+  own = {'classes': np.array(['wolf', 'ant', 'bee'])}
+  for of, changes, expected in (
+      (named, {'labels': np.array([3, 7, 9, 9, 7, 3])}, [0, 1, 2, 2, 1, 0]),
+      (texts, {'labels': np.array([0, 1, 2, 2, 1, 0])}, [0, 1, 2, 2, 1, 0]),
+      (texts, {'labels': np.array(['bee', 'ant'] * 3)}, [1, 0] * 3),
+      (texts, own | {'labels': np.arange(6) % 3}, [2, 0, 1] * 2),
+      (texts, own | {'labels': np.array(['bee', 'ant'] * 3)}, [1, 0] * 3),
+      (texts, own | {'labels': soft}, [2, 0, 1, 1, 0, 2]),
+      (problem, {'labels': np.array(['2', '0'] * 3)}, [2, 0] * 3)):
+    shown = subjects.from_file(_save(tmp_path / 'a.npz', **changes), of)
+    assert shown.labels.tolist() == expected
+    np.testing.assert_array_equal(
+        np.asarray(shown.examples.y).argmax(1), expected)
+  for of, labels in ((named, [0, 1] * 3), (texts, ['bird'] * 6)):
+    with pytest.raises(ValueError, match='`labels` must be of the classes'):
+      subjects.from_file(
+          _save(tmp_path / 'a.npz', labels=np.array(labels)), of)
+
+
+def test_pixels_outside_are_told_and_kept(tmp_path):
+  problem = _problem()
+  images = problem.train.x[:6] * 1.5 - 0.2
+  shown = subjects.from_file(_save(tmp_path / 'a.npz', images=images), problem)
+  np.testing.assert_array_equal(shown.pixels, images)
+  assert shown.notes[0].startswith('its pixels go from -0.20 to 1.30, ')
+  assert not subjects.from_file(_save(tmp_path / 'b.npz'), problem).notes
+
+
+def test_folders_of_pictures_are_data_and_sets(tmp_path):
+  problem = _problem()
+  for part, rows in (('data', range(40)), ('set', (0, 1, 2, 3))):
+    for i in rows:
+      folder = tmp_path / part / f'<b>{problem.train.y[i]}'
+      folder.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(np.uint8(255 * problem.train.x[i, ..., 0])).save(
+          folder / f'{i}.png')
+  config = subjects.SubjectConfig(
+      dataset=str(tmp_path / 'data'), set=str(tmp_path / 'set'))
+  shown, own = subjects.load_set(config)
+  assert own.train.classes == ('<b>0', '<b>1', '<b>2')
+  assert sorted(shown.labels) == sorted(problem.train.y[:4])
+  digests = contents.of(config)
+  assert set(digests) == {'dataset', 'set'}
+  described = contents.described(config)
+  assert described['classes'] == list(own.train.classes)
+  assert 'are the test set' in described['notes'][0]
+  path = records.write(tmp_path / 'out', config=config, metrics={},
+                       contents=digests)
+  assert records.read(path)['extra'] == {'data': described}
+  test_schema.validator().validate(json.loads(path.read_text()))
+  kept = dataclasses.replace(config, dataset='digits[0,3,8]')
+  assert contents.described(kept) == {}
+  os.utime(folder / f'{i}.png', (0, 0))  # Dates alone change nothing.
+  assert contents.of(config) == digests
+  Image.new('L', (8, 8)).save(folder / f'{i}.png')
+  assert contents.of(config)['set'] != digests['set']
+  assert contents.of(config)['dataset'] == digests['dataset']
 
 
 @pytest.mark.slow
