@@ -8,6 +8,7 @@ import time
 from typing import Any, Literal, NamedTuple
 
 from absl import logging
+import jax
 
 from dsr import checks, data as data_lib, kernels, nets
 from dsr.runs import jobs, records
@@ -58,7 +59,9 @@ class Config:
   # split; auto: what is usual for the method.
   keep: Literal['auto', 'best', 'last'] = 'auto'
   ema: float = 0.0  # Decay of a moving average that is kept; 0 for none.
-  validation: float = 0.1  # Share of the training set, at most 5000 examples.
+  # Share of the training set that is held out, at most 5000 examples; unset:
+  # 0.1, but 0 with methods that pick nothing on it (mfc, kcenter, random, ...).
+  validation: float | None = None
   network_width: int = 1024  # Of the MLP that rkip_finite attacks.
   dm_network: str = 'convnet3'  # Whose random features dm matches.
   # What herding, kcenter and kmedoids measure distances of.
@@ -128,8 +131,7 @@ def run(config: Config) -> dict[str, Any]:
     results.write(config, problem, learned, metrics, status=Status.INTERRUPTED,
                   wall_time=time.monotonic() - began)
     try:
-      metrics |= evaluation.network_accuracies(
-          config, learned.examples, problem, learned.student_rate)
+      metrics |= _networks(config, problem, learned)
     except KeyboardInterrupt:  # The distilled set is written, as interrupted.
       logging.warning('Interrupted: the same command goes on with networks.')
       raise
@@ -137,7 +139,7 @@ def run(config: Config) -> dict[str, Any]:
                 wall_time=time.monotonic() - began)
   results.draw(config, problem, learned)
   for name, value in metrics.items():
-    if not name.endswith('seconds'):
+    if name.endswith('accuracy'):
       logging.info('%s = %.2f %% [%.2f, %.2f]', name,
                    *(100 * v for v in (value.value, value.low, value.high)))
   return metrics
@@ -171,8 +173,7 @@ def distil(config: Config) -> Made:
   check(config)
   kernel_fn, problem = prepared(config)
   learned, metrics = _learn(config, kernel_fn, problem)
-  metrics |= evaluation.network_accuracies(
-      config, learned.examples, problem, learned.student_rate)
+  metrics |= _networks(config, problem, learned)
   return Made(problem, learned, metrics)
 
 
@@ -200,12 +201,33 @@ def _learn(config, kernel_fn, problem) -> tuple[Learned, dict[str, Any]]:
       config, kernel_fn, problem, baseline)
   seconds = (time.monotonic() - began if learned.seconds is None else
              learned.seconds)
+  hard = evaluation.hard_labels(
+      learned.examples, results.labels_of(problem, learned), problem)
   return learned, {
       'krr_accuracy': evaluation.krr_accuracy(
           kernel_fn, learned.examples, problem, config.ridge),
       'krr_accuracy_start': evaluation.krr_accuracy(
           kernel_fn, baseline, problem, config.ridge),
-      'method_seconds': records.metric(seconds)}
+      'method_seconds': records.metric(seconds)} | (
+          {} if hard is None else {'krr_hard_accuracy': evaluation.krr_accuracy(
+              kernel_fn, hard, problem, config.ridge)})
+
+
+def _networks(config, problem, learned) -> dict[str, Any]:
+  """What networks are worth: those of the flags, and the method's own."""
+  labels = results.labels_of(problem, learned)
+  found = evaluation.network_accuracies(
+      config, learned.examples, problem, learned.student_rate, labels)
+  own = table.METHODS[config.method].own_network
+  if own is None or not found:
+    return found
+  name, protocol = own
+  scores = evaluation.trained_on(
+      jax.random.key(config.seed + 7), name, learned.examples, problem,
+      evaluation.protocol(evaluation.under(config, protocol)),
+      config.num_networks, labels)
+  return found | {f'own_network_{what}': metric
+                  for what, metric in scores.items()}
 
 
 def check(config: Config) -> None:
@@ -246,10 +268,14 @@ def check_data(config: Config, kernel_fn: KernelFn, problem: Problem) -> None:
   shape = problem.train.x.shape[1:]
   evaluation.check_kernel(kernel_fn, config.kernel, shape)
   num_outputs = encoded(problem.start).shape[1]
-  for name in evaluation.names(config.networks):
+  chosen = evaluation.names(config.networks)
+  for name in chosen:
     evaluation.check_network('networks', name, shape, num_outputs)
+  if chosen and method.own_network:
+    evaluation.check_network(
+        'method', method.own_network[0], shape, num_outputs)
   recipe = evaluation.protocol(config)
-  if evaluation.names(config.networks) and recipe.augment not in (None, 'none'):
+  if chosen and recipe.augment not in (None, 'none'):
     refuse_tables('protocol', config.protocol, problem)
   for flag in method.networks(config):
     evaluation.check_network(flag, getattr(config, flag), shape, num_outputs)

@@ -77,6 +77,11 @@ def test_published_numbers_stand_where_their_conditions_hold():
   assert published.accuracy(_run('idc', protocol='idc'), 'convnet3') == 0.675
   assert published.accuracy(
       _run('mtt', transform='zca'), 'convnet3') == 0.653
+  assert published.accuracy(
+      _run('dc', dataset='mnist', protocol='condensation'), 'convnet3') == 0.974
+  # FRePo's own network is judged by FRePo's protocol, whatever the flag.
+  assert published.claimed(_run('frepo', transform='zca')) == {
+      'own_network': 0.655}
 
 
 @pytest.mark.parametrize(('method', 'network', 'fields', 'reason'), [
@@ -87,8 +92,9 @@ def test_published_numbers_stand_where_their_conditions_hold():
     ('mtt', 'convnet3', {}, 'transform zca, here standardise'),
     ('idc', 'convnet3', {'protocol': 'idc', 'options': 'factor=1'},
      'options unset, here factor=1'),
-    ('dc', 'convnet3', {'dataset': 'mnist', 'protocol': 'condensation'},
-     'networks are trained on crops'),
+    ('dc', 'convnet3', {'dataset': 'mnist', 'protocol': 'condensation',
+                        'network_epochs': 300},
+     'network_epochs 1000, here 300'),
 ])
 def test_other_conditions_are_named(method, network, fields, reason):
   config = _run(method, **fields)

@@ -59,8 +59,9 @@ def test_record_has_intervals_and_what_repeats_the_run(random_run):
   record = records.read(folder)
   assert set(record['metrics']) == {
       'krr_accuracy', 'krr_accuracy_start', 'method_seconds',
-      'network_accuracy', 'mlp_accuracy', 'mlp_seconds', 'convnet3_accuracy',
-      'convnet3_seconds'}
+      'network_accuracy', *(
+          f'{name}_{what}' for name in ('mlp', 'convnet3') for what in (
+              'accuracy', 'train_accuracy', 'train_loss', 'seconds'))}
   raw = json.loads((folder / 'record.json').read_text())['metrics']
   assert set(raw['krr_accuracy']) == {'value', 'low', 'high'}
   for metric in record['metrics'].values():

@@ -97,4 +97,5 @@ FREPO = Method(
     _frepo, 'regression on features of a pool of networks (arXiv:2206.00719)',
     {'batch_size': 1024, 'keep': 'last'}, frozenset({'ema'}), options=Options,
     check=_check, check_data=_check_data, from_noise=True,
-    of_data=lambda config: {'learning_rate': _RATE[family(config.dataset)]})
+    of_data=lambda config: {'learning_rate': _RATE[family(config.dataset)]},
+    own_network=('frepo_convnet_none', 'frepo'))

@@ -200,7 +200,7 @@ def _by_features(config) -> tuple[str, ...]:
   return ('score_network',) if config.features == 'network' else ()
 
 
-_UNSET = {'keep': 'last'}
+_UNSET = {'keep': 'last', 'validation': 0.0}
 _SCORED = frozenset({'features', 'score_network', 'score_epochs'})
 RANDOM = Method(random, 'a random subset of the training set', _UNSET)
 HERDING = Method(
