@@ -138,10 +138,7 @@ def run(config: Config) -> dict[str, Any]:
   results.write(config, problem, learned, metrics,
                 wall_time=time.monotonic() - began)
   results.draw(config, problem, learned)
-  for name, value in metrics.items():
-    if name.endswith('accuracy'):
-      logging.info('%s = %.2f %% [%.2f, %.2f]', name,
-                   *(100 * v for v in (value.value, value.low, value.high)))
+  evaluation.tell(metrics)
   return metrics
 
 

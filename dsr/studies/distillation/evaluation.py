@@ -217,6 +217,14 @@ def _scores(key, name, examples, problem, recipe, num_networks):
           'seconds': records.metric(seconds)}
 
 
+def tell(metrics: dict[str, Any]) -> None:
+  """Logs all accuracies with their intervals."""
+  for name, value in metrics.items():
+    if name.endswith('accuracy'):
+      logging.info('%s = %.2f %% [%.2f, %.2f]', name,
+                   *(100 * v for v in (value.value, value.low, value.high)))
+
+
 @jax.jit
 def probabilities(y: jax.Array) -> jax.Array:
   """Targets of a distilled set as class probabilities (S, K), for softmax.

@@ -33,13 +33,15 @@ def write(config: Any, problem: Problem, learned: Learned,
              if f'{name}_accuracy' in metrics}
   rate = {} if learned.student_rate is None else {
       'student_rate': learned.student_rate}
+  # What `rows` count in, to a reader of the file alone.
+  of = {'num_train': len(problem.train)} if 'rows' in learned.arrays else {}
   records.write(
       config.workdir, config=config, metrics=metrics, wall_time=wall_time,
       claimed=claimed, contents=contents.of(config),
       arrays={'images': pixels_of(problem, learned),
               'inputs': learned.examples.x, 'targets': learned.examples.y,
               'labels': labels_of(problem, learned), **rate, **learned.arrays,
-              **distilled.to_arrays(problem.transform)},
+              **of, **distilled.to_arrays(problem.transform)},
       extra={**learned.info, **rate,
              'status': learned.status if status is None else status,
              'steps_done': len(learned.loss),

@@ -10,13 +10,13 @@ from dsr.runs import contents
 from dsr.studies.audit import (
   copies,
   leakage,
-  names,
   own_leak,
   plan as audit_plan,
   robustness,
   strongest,
   subjects,
 )
+from dsr.studies.distillation import names
 from tests.studies.audit.test_audit import SMALL
 
 HOSTILE = ('...npz', '..npz', '$x^{.npz', '<script>alert(1)<.npz',
