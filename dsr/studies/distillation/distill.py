@@ -31,7 +31,7 @@ class Config:
   dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   method: str = 'kip'  # One of those listed at the end of --help.
-  images_per_class: int = 10  # Size of the distilled set.
+  images_per_class: int | str = 10  # Or a number for each class: 3:1:2.
   kernel: str = 'fcn1'  # Of an infinite network: fcn2, convnet3, myrtle5, ...
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
@@ -234,7 +234,6 @@ def check(config: Config) -> None:
     config: resolved or not.
   """
   config = resolve(config)
-  checks.at_least('images_per_class', config.images_per_class, 1)
   checks.at_least('max_train', config.max_train, 0)
   checks.at_least('steps', config.steps, 1)
   checks.at_least('batch_size', config.batch_size, 0)

@@ -98,4 +98,4 @@ FREPO = Method(
     {'batch_size': 1024, 'keep': 'last'}, frozenset({'ema'}), options=Options,
     check=_check, check_data=_check_data, from_noise=True,
     of_data=lambda config: {'learning_rate': _RATE[family(config.dataset)]},
-    own_network=('frepo_convnet_none', 'frepo'))
+    own_network=('frepo_convnet_none', 'frepo'), uneven=True)

@@ -65,6 +65,7 @@ class Method(NamedTuple):
     networks: config -> flags that name a network which sees the images.
     of_data: config -> values of such flags that depend on the data set; they
       come before `unset`.
+    uneven: whether classes may have sizes of their own (`class_sizes`).
     own_network: (network, protocol) that its authors judge a set by, which then
       is trained on it as well, whatever the flags name.
   """
@@ -79,6 +80,7 @@ class Method(NamedTuple):
   from_noise: bool = False
   networks: Callable[[Any], tuple[str, ...]] = lambda config: ()
   of_data: Callable[[Any], dict[str, Any]] = lambda config: {}
+  uneven: bool = False
   own_network: tuple[str, str] | None = None
 
   def values(self, config: Any) -> dict[str, Any]:
