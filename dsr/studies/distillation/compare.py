@@ -167,8 +167,8 @@ def _row(job, record) -> dict[str, Any]:
   """A row of the table.
 
   Besides the record: `name`, of its metrics; `setting`, of its size in
-  pictures; `underfits`, the networks that do not fit the set; `published_<network>`,
-  also of `krr` and `own_network`.
+  pictures; `underfits`, the networks that do not fit the set;
+  `published_<network>`, also of `krr` and `own_network`.
   """
   own = record | {'folder': job.workdir, 'underfits': ', '.join(
       name.removesuffix('_train_accuracy').replace('_hard', ' (hard)')

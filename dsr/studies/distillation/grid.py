@@ -97,7 +97,8 @@ def method_options(
 
 def distillation(
     config: Any, method: str, size: int | str,
-    own: dict[str, dict[str, Any]], *, name: str | None = None, **fields: Any) -> distill.Config:
+    own: dict[str, dict[str, Any]], *, name: str | None = None,
+    **fields: Any) -> distill.Config:
   """One run, checked.
 
   Args:
