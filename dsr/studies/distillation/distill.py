@@ -47,6 +47,7 @@ class Config:
   min_distance: float = 0.0  # Least RMS difference to training images (kip).
   ridge: float = 1e-6  # Relative to tr(K)/n.
   steps: int | None = None  # Of the optimizer; unset: 1000.
+  max_minutes: float | None = None  # That the steps may take; unset: any time.
   # Unset: Adam 0.04, SGD of dm 1.0; of frepo, dc, dsa, idc, mtt by data set.
   learning_rate: float | None = None
   # Of the learning rate; cosine: down to 1/50 of it, with frepo to 1/10.
@@ -236,6 +237,8 @@ def check(config: Config) -> None:
   config = resolve(config)
   checks.at_least('max_train', config.max_train, 0)
   checks.at_least('steps', config.steps, 1)
+  if config.max_minutes is not None:
+    checks.positive('max_minutes', config.max_minutes)
   checks.at_least('batch_size', config.batch_size, 0)
   checks.at_least('eval_every', config.eval_every, 1)
   checks.at_least('network_epochs', config.network_epochs, 1)
