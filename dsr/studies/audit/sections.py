@@ -9,7 +9,6 @@ from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
 from dsr.studies.audit import (
   given_back,
-  names as names_lib,
   privacy as audit_privacy,
   under_attack,
 )
@@ -25,6 +24,7 @@ from dsr.studies.audit.results import (
   sentence,
   told,
 )
+from dsr.studies.distillation import names as names_lib
 from dsr.studies.distillation.results import by_class
 
 ACCURACY, EVENNESS = 'Test accuracy', 'Evenness across classes'
