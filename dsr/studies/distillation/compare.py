@@ -48,8 +48,8 @@ class Config:
   networks: str = 'convnet3,mlp'
   num_networks: int = 5  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, in batches of
-  # 64, with CutMix where images are photographs.
+  # epochs (of mnist 1000, of moved images); dsa: SGD, 1000 epochs of augmented
+  # images; idc: that, in batches of 64, with CutMix for photographs.
   protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'condensation'
   network_epochs: int | None = None  # Unset: the protocol's.
   full_epochs: int = 30  # Passes of networks over all images, with all.

@@ -81,8 +81,8 @@ class Config:
   networks: str = 'mlp,convnet3'  # Trained on the result; '' for none.
   num_networks: int = 5  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, in batches of
-  # 64, with CutMix where images are photographs.
+  # epochs (of mnist 1000, of moved images); dsa: SGD, 1000 epochs of augmented
+  # images; idc: that, in batches of 64, with CutMix for photographs.
   protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'frepo'
   network_epochs: int | None = None  # On the distilled set; unset: protocol's.
   # Unset: the protocol's; of mtt, where that is SGD, the one it has learned.
