@@ -100,7 +100,9 @@ def protocol(config: Any, student_rate: float | None = None) -> train.Protocol:
       unless the flag gives another than the protocol's own.
   """
   chosen = _PROTOCOLS[config.protocol]
-  if chosen.optimizer == 'sgd' and family(config.dataset) == 'digits':
+  noisy = getattr(config, 'dp_epsilon', 0)  # DP-SGD was not tried with it.
+  if (chosen.optimizer == 'sgd' and family(config.dataset) == 'digits'
+      and not noisy):
     chosen = chosen._replace(learning_rate=_DIGITS_RATE)
   if config.protocol == 'condensation' and pathlib.Path(
       config.dataset).name.startswith('mnist'):
