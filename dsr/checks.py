@@ -158,6 +158,20 @@ def at_least(name: str, value: Any, low: int) -> None:
         f'`{name}` must be an integer of at least {low}, got {value!r}.')
 
 
+def one_each(name: str, value: Any, num: int) -> list[int]:
+  """`value`, an integer of at least 1 or a sequence of `num`, as a list."""
+  if isinstance(value, (list, tuple)):
+    if len(value) != num:
+      raise ValueError(f'`{name}` must be an integer or {num} of them, one for '
+                       f'each class, got {len(value)}.')
+    values = list(value)
+  else:
+    values = [value] * num
+  for one in values:
+    at_least(name, one, 1)
+  return values
+
+
 def one_of(name: str, value: Any, choices: Collection[Any]) -> None:
   """`value` is one of `choices`."""
   if value not in choices:

@@ -13,7 +13,7 @@ was a member; what withstands attacks and corruptions; and of a small training
 set, what do networks give back of it? (arXiv:2305.03355, arXiv:2302.01428.)
 
 A set of one's own is an .npz with `images` and `labels`, a .pt or a folder, see
-`dsr.studies.audit.sets.from_file`. Every part is a run of its own with a
+`dsr.studies.distillation.sets.from_file`. Every part is a run of its own with a
 record and a command; finished parts are kept, so an audit that was stopped goes
 on.
 

@@ -10,6 +10,13 @@ single methods go through `--options`, such as
 
   --options=dm.steps=2000,kip.kernel=fcn2,rkip.max_train=20000,ridge=1e-5
 
+All training images (the method `all`, networks for `--full_epochs`) and sets
+from elsewhere (`--distilled=a.npz,b.npz`) are rows as well, judged alike by
+`experiments.evaluate`; of learned labels also the classes alone, hard labels.
+A size may have a number for each class, `--images_per_class=10,3:1:2` (of three
+classes). The table has accuracies on the set itself: networks that do not fit
+it are named.
+
 Writes to the workdir: `table.md` and `table.csv`; `accuracy_<network>.png`
 with intervals and published numbers; `time.png`, accuracy against the seconds
 of the method; `images_<size>.png`, all methods side by side; `record.json`.

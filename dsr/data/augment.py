@@ -98,6 +98,38 @@ def scale(max_factor: float, *, fill=0.0) -> Augmentation:
   return augment
 
 
+def stretch(most: float, *, fill=0.0) -> Augmentation:
+  """Height and width times factors of their own; bilinear.
+
+  Both are uniform in [1 - most, 1 + most].
+  """
+  checks.within('most', most, 0.0, 0.9)
+
+  def augment(key, x):
+    checks.images('x', x)
+    draw = jax.random.uniform(
+        key, (x.shape[0], 2, 1), jnp.float32, 1 - most, 1 + most)
+    matrix = jnp.eye(2, dtype=x.dtype)[None] / draw.astype(x.dtype)
+    return geometry.on_background(
+        lambda z: jax.vmap(geometry.resample)(z, matrix), x, fill)
+
+  return augment
+
+
+def one_of(*augmentations: Augmentation) -> Augmentation:
+  """One of them for each image, all as likely, each with a key of its own."""
+
+  def augment(key, x):
+    moved = jnp.stack([move(jax.random.fold_in(key, i), x)
+                       for i, move in enumerate(augmentations)])
+    choice = jax.random.randint(
+        jax.random.fold_in(key, len(augmentations)), (1, *x.shape[:1]), 0,
+        len(augmentations), dtype=jnp.int32)
+    return jnp.take_along_axis(moved, choice[..., None, None, None], 0)[0]
+
+  return augment
+
+
 def chain(*augmentations: Augmentation) -> Augmentation:
   """One after another, the first first, each with a key of its own."""
 
@@ -115,10 +147,11 @@ def by_name(name: str, *, fill=0.0) -> Augmentation | None:
   Args:
     name: 'none', or a sum of the following, applied from left to right:
       'flip', 'shift<pixels>', 'crop_pad<pixels>', 'rotate<degrees>',
-      'scale<factor>'; 'brightness<..>', 'contrast<..>', 'saturation<..>',
-      'hue<..>', 'blur<..>' of `photometric`; 'siamese_<strategy>' and
-      'layered_<strategy>' with own parameters for each image, e.g.
-      'siamese_cifar10'.
+      'scale<factor>', 'stretch<share>'; 'brightness<..>', 'contrast<..>',
+      'saturation<..>', 'hue<..>', 'blur<..>' of `photometric`;
+      'siamese_<strategy>' and 'layered_<strategy>' with own parameters for
+      each image, e.g. 'siamese_cifar10'. Of 'shift4|rotate45' each image gets
+      one, drawn for it alone.
     fill: background for those that need one, see the module's text.
 
   Raises:
@@ -131,12 +164,15 @@ def by_name(name: str, *, fill=0.0) -> Augmentation | None:
 
 
 def _parse(part, name, fill):
+  if '|' in part:
+    return one_of(*(_parse(p, name, fill) for p in part.split('|')))
   match = re.fullmatch(r'([a-z_]+?)(\d+(?:\.\d+)?)?', part)
   kind, number = match.groups() if match else (part, None)
   if kind == 'flip' and number is None:
     return flip
-  if number is not None and kind in ('rotate', 'scale'):
-    return {'rotate': rotate, 'scale': scale}[kind](float(number), fill=fill)
+  if number is not None and kind in ('rotate', 'scale', 'stretch'):
+    move = {'rotate': rotate, 'scale': scale, 'stretch': stretch}[kind]
+    return move(float(number), fill=fill)
   if number is not None and number.isdigit() and kind == 'shift':
     return shift(int(number), fill=fill)
   if number is not None and number.isdigit() and kind == 'crop_pad':
@@ -151,10 +187,11 @@ def _parse(part, name, fill):
         part.removeprefix('layered_'), shared=False, fill=fill)
   raise ValueError(
       "`name` must be 'none' or made of flip, shift<pixels>, "
-      'crop_pad<pixels>, rotate<degrees>, scale<factor>, siamese_<strategy>, '
-      'layered_<strategy>, '
+      'crop_pad<pixels>, rotate<degrees>, scale<factor>, stretch<share>, '
+      'siamese_<strategy>, layered_<strategy>, '
       f'{", ".join(f"{kind}<amount>" for kind in photometric.KINDS)} joined by '
-      f"+, as in 'flip+shift2+rotate10'; got {part!r} in {name!r}.")
+      f"+ (all of them) or | (one of them), as in 'flip+shift2|rotate10'; got "
+      f'{part!r} in {name!r}.')
 
 
 def _random_crop(key, padded, shape):

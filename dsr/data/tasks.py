@@ -71,7 +71,7 @@ def binary(
 def balanced_rows(
     key: Key[Array, ''],
     y: Int[Array | np.ndarray, 'N'],
-    per_class: int,
+    per_class: int | Sequence[int],
     num_classes: int,
 ) -> Int[np.ndarray, 'R']:
   """`per_class` random rows of every class, class after class.
@@ -84,27 +84,29 @@ def balanced_rows(
   Args:
     key: decides the draw.
     y: (N,) labels in [0, num_classes).
-    per_class: rows of each class, 1 or more, without replacement.
+    per_class: rows of each class, 1 or more, without replacement; of a sequence
+      class c gets `per_class[c]`.
     num_classes: classes 0..num_classes-1 must all have enough rows.
 
   Returns:
-    (num_classes * per_class,) row indices, R in the signature.
+    Row indices, R the sum over classes.
 
   Raises:
     ValueError: a class has fewer rows than asked; it is named with its count.
+      A sequence without a number for each class.
   """
   checks.at_least('num_classes', num_classes, 1)
-  checks.at_least('per_class', per_class, 1)
+  sizes = checks.one_each('per_class', per_class, num_classes)
   checks.labels('y', y, num_classes)
   counts = np.bincount(y, minlength=num_classes)
-  if counts.min() < per_class:
-    scarce = int(counts.argmin())
+  if (counts < sizes).any():
+    scarce = int((counts - sizes).argmin())
     raise ValueError(
-        f'`per_class` must be at most the size of each class, got {per_class} '
-        f'but class {scarce} has {counts[scarce]} examples.')
+        f'`per_class` must be at most the size of each class, got '
+        f'{sizes[scarce]} but class {scarce} has {counts[scarce]} examples.')
   order = _shuffled_by_class(key, y)
   starts = np.cumsum(counts) - counts
-  return np.concatenate([order[s:s + per_class] for s in starts])
+  return np.concatenate([order[s:s + n] for s, n in zip(starts, sizes)])
 
 
 def balanced_subset(

@@ -13,6 +13,7 @@ the smallest there is, or says how far from that it may be.
 
 Axes: N examples, K chosen rows, C classes that occur. eta is in the units of x.
 """
+from collections.abc import Sequence
 import time
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ class Cover(NamedTuple):
 def cover(
     x: Float[Array | np.ndarray, 'N ...'],
     labels: Int[Array | np.ndarray, 'N'], *,
-    eta: float | None = None, per_class: int | None = None,
+    eta: float | None = None, per_class: int | Sequence[int] | None = None,
     total: int | None = None, norm: str = 'l2', method: str = 'exact',
     time_limit: float = 60.0) -> Cover:
   """The smallest cover of radius eta, or the one of least radius of its size.
@@ -71,7 +72,8 @@ def cover(
     x: (N, ...) examples, e.g. images in [0, 1].
     labels: (N,) class indices.
     eta: radius: each class gets the fewest rows that cover it.
-    per_class: rows of each class, and all rows of smaller classes.
+    per_class: rows of each class, and all rows of smaller classes; of a
+      sequence a number for each class that occurs.
     total: rows in all (or N, if that is less), divided over the classes such
       that the largest radius is the smallest possible.
     norm: 'l1', 'l2' or 'linf'.
@@ -93,8 +95,9 @@ def cover(
   if total is not None:
     found = _divide(members, classes, total, method, time_limit)
   else:
-    found = [_one_class(c, rows, eta, per_class, method, time_limit)
-             for c, rows in zip(members, classes)]
+    sizes = checks.one_each('per_class', per_class or 1, len(members))
+    found = [_one_class(c, rows, eta, size, method, time_limit)
+             for c, rows, size in zip(members, classes, sizes)]
   return _assemble(members, classes, found, eta, total, method)
 
 
@@ -171,7 +174,7 @@ def _check_request(eta, per_class, total, num_classes):
   if eta is not None:
     checks.non_negative('eta', eta)
   if per_class is not None:
-    checks.at_least('per_class', per_class, 1)
+    checks.one_each('per_class', per_class, num_classes)
   if total is not None:
     checks.at_least('total', total, 1)
     if total < num_classes:

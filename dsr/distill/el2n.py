@@ -4,6 +4,8 @@ r"""EL2N: how wrong networks are about an example, early in training.
 
 Ref: arXiv:2107.07075. Scores lie in [0, sqrt(2)]; a high one is a hard example.
 """
+from collections.abc import Sequence
+
 from jaxtyping import Array, Float, Int
 import numpy as np
 from scipy import special
@@ -45,7 +47,7 @@ def el2n(
 def hardest(
     scores: Float[Array | np.ndarray, 'N'],
     labels: Int[Array | np.ndarray, 'N'],
-    num_per_class: int) -> Int[np.ndarray, 'K']:
+    num_per_class: int | Sequence[int]) -> Int[np.ndarray, 'K']:
   """Rows of the highest scores of each class, hardest first.
 
   Classes come in increasing order; ties go to the first row.
@@ -60,7 +62,7 @@ def hardest(
 def easiest(
     scores: Float[Array | np.ndarray, 'N'],
     labels: Int[Array | np.ndarray, 'N'],
-    num_per_class: int) -> Int[np.ndarray, 'K']:
+    num_per_class: int | Sequence[int]) -> Int[np.ndarray, 'K']:
   """Rows of the lowest scores of each class, easiest first; see `hardest`."""
   return _choose(scores, labels, num_per_class, lambda s, k: np.argsort(
       s, kind='stable')[:k])
@@ -69,7 +71,7 @@ def easiest(
 def balanced(
     scores: Float[Array | np.ndarray, 'N'],
     labels: Int[Array | np.ndarray, 'N'],
-    num_per_class: int) -> Int[np.ndarray, 'K']:
+    num_per_class: int | Sequence[int]) -> Int[np.ndarray, 'K']:
   """Rows of all difficulties alike, easiest first; see `hardest`.
 
   The n images of a class in the order of their scores make k parts of equal

@@ -5,6 +5,8 @@ r"""Herding: the mean of the chosen features follows the mean of the class.
 over rows not yet chosen: Welling, ICML 2009, in the form of arXiv:1611.07725,
 which divides features by their norms first; here that is left to the caller.
 """
+from collections.abc import Sequence
+
 from jaxtyping import Array, Float, Int
 import numpy as np
 
@@ -14,7 +16,7 @@ from dsr.distill import per_class
 def herding(
     features: Float[Array | np.ndarray, 'N ...'],
     labels: Int[Array | np.ndarray, 'N'],
-    num_per_class: int) -> Int[np.ndarray, 'K']:
+    num_per_class: int | Sequence[int]) -> Int[np.ndarray, 'K']:
   """Rows of each class whose running mean is nearest to the class mean.
 
   Deterministic; ties go to the first row. O(N K D) time.
@@ -22,7 +24,7 @@ def herding(
   Args:
     features: (N, ...) pixels, or the outputs of a network.
     labels: (N,) class indices.
-    num_per_class: rows a class.
+    num_per_class: rows a class, or a number for each class that occurs.
 
   Returns:
     Rows of `features`, classes in increasing order, in the order of choice: a

@@ -4,7 +4,7 @@ The radius max_i min_s |x_i - x_s| is at most twice the smallest possible
 (Gonzalez, Theor. Comput. Sci. 38 (1985) 293-306). As a coreset:
 arXiv:1708.00489.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 
 from jaxtyping import Array, Float, Int
@@ -17,7 +17,8 @@ from dsr.distill import distances, per_class
 def kcenter(
     x: Float[Array | np.ndarray, 'N ...'],
     labels: Int[Array | np.ndarray, 'N'],
-    num_per_class: int, *, norm: str = 'l2') -> Int[np.ndarray, 'K']:
+    num_per_class: int | Sequence[int], *, norm: str = 'l2'
+) -> Int[np.ndarray, 'K']:
   """Farthest-first rows of each class, from the one nearest to its mean.
 
   Deterministic; ties go to the first row. O(N K D) time, O(N) memory.
@@ -25,7 +26,7 @@ def kcenter(
   Args:
     x: (N, ...) examples or features.
     labels: (N,) class indices.
-    num_per_class: rows a class.
+    num_per_class: rows a class, or a number for each class that occurs.
     norm: 'l1', 'l2' or 'linf'; also that of the nearness to the mean.
 
   Returns:

@@ -5,6 +5,7 @@ the medoids so far), then swaps as in FasterPAM (arXiv:2008.05171): each row in
 turn is tried in the place of every medoid at once, at O(n) a row, and the best
 swap is made if it lowers the cost. Ends in a local optimum of such swaps.
 """
+from collections.abc import Sequence
 import functools
 
 import jax
@@ -19,7 +20,7 @@ def kmedoids(
     key: Key[Array, ''],
     x: Float[Array | np.ndarray, 'N ...'],
     labels: Int[Array | np.ndarray, 'N'],
-    num_per_class: int, *, norm: str = 'l2',
+    num_per_class: int | Sequence[int], *, norm: str = 'l2',
     max_rounds: int = 50) -> Int[np.ndarray, 'K']:
   """Medoids of each class.
 
@@ -27,7 +28,7 @@ def kmedoids(
     key: decides the start.
     x: (N, ...) examples or features.
     labels: (N,) class indices.
-    num_per_class: rows a class.
+    num_per_class: rows a class, or a number for each class that occurs.
     norm: 'l1', 'l2' or 'linf'.
     max_rounds: times that every row is tried, at most.
 

@@ -3,7 +3,7 @@
 Axes: N examples, D values of one, K chosen rows of a class. A method is a
 function from the examples of one class, (n, D), to K positions among them.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Array, Float, Int
 import numpy as np
@@ -37,9 +37,11 @@ def members(labels: Int[np.ndarray, 'N']) -> dict[int, np.ndarray]:
 def choose(
     x: Float[Array | np.ndarray, 'N ...'],
     labels: Int[Array | np.ndarray, 'N'],
-    num_per_class: int,
+    num_per_class: int | Sequence[int],
     method: Callable) -> Int[np.ndarray, 'K']:
-  """Rows that `method(x of one class (n, D), num_per_class)` picks.
+  """Rows that `method(x of one class (n, D), its number)` picks.
+
+  `num_per_class` is for all classes, or a number for each that occurs.
 
   Returns:
     Indices into x: the classes in increasing order, within a class in the
@@ -51,16 +53,11 @@ def choose(
   """
   x, labels = flat(x, labels)
   rows = members(labels)
-  check_count(num_per_class, rows)
-  return np.concatenate(
-      [r[method(x[r], num_per_class)] for r in rows.values()])
-
-
-def check_count(num_per_class: int, rows: dict[int, np.ndarray]) -> None:
-  """`num_per_class` is at least 1, and every class has as many examples."""
-  checks.at_least('num_per_class', num_per_class, 1)
-  for c, r in rows.items():
-    if num_per_class > len(r):
+  sizes = checks.one_each('num_per_class', num_per_class, len(rows))
+  for size, (c, r) in zip(sizes, rows.items()):
+    if size > len(r):
       raise ValueError(
           f'`num_per_class` must be at most the size of a class, got '
-          f'{num_per_class} where class {c} has {len(r)}.')
+          f'{size} where class {c} has {len(r)}.')
+  return np.concatenate(
+      [r[method(x[r], size)] for size, r in zip(sizes, rows.values())])

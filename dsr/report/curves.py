@@ -14,6 +14,7 @@ from dsr import checks
 from dsr.report import canvas
 
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
+_LONGEST = 12  # Letters beside a point.
 
 
 def loss_curve(
@@ -125,7 +126,8 @@ def reconstruction_curve(
 def scatter(
     path: str | os.PathLike, x, y, *, xlabel: str = '', ylabel: str = '',
     title: str = '', log_x: bool = False, log_y: bool = False,
-    groups: Sequence[Any] | None = None, join: bool = False) -> pathlib.Path:
+    groups: Sequence[Any] | None = None, labels: Sequence[Any] | None = None,
+    join: bool = False) -> pathlib.Path:
   """Draws points, each group in a colour and a marker of its own.
 
   Args:
@@ -139,6 +141,7 @@ def scatter(
     log_x: logarithmic horizontal axis.
     log_y: logarithmic vertical axis.
     groups: (N,) labels; several get a legend, in order of appearance.
+    labels: (N,) short texts beside the points; none if they are all the same.
     join: link the points of a group by a thin line, in the order given.
 
   Returns:
@@ -170,6 +173,10 @@ def scatter(
     axes.plot(x[rows], y[rows], label=name, color=_color(i), markersize=5,
               linestyle='-' if join else '', linewidth=0.8,
               marker=_marker(i), markeredgecolor='white', markeredgewidth=0.5)
+  if labels is not None and len(set(labels)) > 1:
+    for i in np.flatnonzero(good):
+      axes.annotate(str(labels[i])[:_LONGEST], (x[i], y[i]), (4, 3),
+                    textcoords='offset points', fontsize=7, color=canvas.SOFT)
   axes.margins(0.04)
   if len(names) > 1:
     figure.legend(loc='outside right upper', frameon=False, fontsize=9,

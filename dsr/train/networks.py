@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 import numpy as np
 import optax
 
@@ -229,7 +229,14 @@ def _apply(module, variables, x, features):
 def accuracy(
     trained: Trained, x: Float[Any, 'N ...'], labels: Int[Any, 'N'], *,
     tile: int = 256) -> Float[np.ndarray, 'R']:
-  """Share of examples whose decoded output is their integer label, in [0, 1].
+  """Share of examples of which a network is right, in [0, 1]; see `correct`."""
+  return np.mean(correct(trained, x, labels, tile=tile), axis=1)
+
+
+def correct(
+    trained: Trained, x: Float[Any, 'N ...'], labels: Int[Any, 'N'], *,
+    tile: int = 256) -> Bool[np.ndarray, 'R N']:
+  """Whether the decoded output of a network is the integer label.
 
   Outputs are decoded by `data.labels`: the sign if C = 1, else the argmax.
   """
@@ -237,4 +244,4 @@ def accuracy(
   checks.labels('labels', labels, max(2, outputs.shape[-1]))
   checks.same_rows(x=x, labels=labels)
   decoded = jax.vmap(labels_lib.decode)(jnp.asarray(outputs))
-  return np.mean(np.equal(decoded, np.asarray(labels)[None]), axis=1)
+  return np.equal(decoded, np.asarray(labels)[None])

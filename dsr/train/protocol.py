@@ -11,7 +11,7 @@ import optax
 
 from dsr import checks
 from dsr.data import augment as augmentations
-from dsr.train.networks import Trained, accuracy, fit_networks
+from dsr.train.networks import Trained, correct, fit_networks
 from dsr.types import Examples
 
 OPTIMIZERS = ('sgd', 'adam')
@@ -76,12 +76,14 @@ class Evaluation(NamedTuple):
 
   Attributes:
     accuracy: (R,) in [0, 1].
+    right: (R, N) whether a network is right about an example.
     mean: over the R networks.
     deviation: standard deviation over networks (R - 1 below); NaN for R = 1.
     trained: the networks.
   """
 
   accuracy: np.ndarray
+  right: np.ndarray
   mean: float
   deviation: float
   trained: Trained
@@ -156,6 +158,7 @@ def evaluate(
       batch_size=protocol.batch_size, loss=protocol.loss,
       augment=augment or named, init_scale=protocol.init_scale,
       cutmix=protocol.cutmix)
-  score = accuracy(trained, x, labels)
+  right = correct(trained, x, labels)
+  score = np.mean(right, axis=1)
   deviation = float(np.std(score, ddof=1)) if num_networks > 1 else math.nan
-  return Evaluation(score, float(np.mean(score)), deviation, trained)
+  return Evaluation(score, right, float(np.mean(score)), deviation, trained)

@@ -9,7 +9,7 @@ from dsr.data import augment, geometry
 
 SHAPE = (6, 5, 2)  # Not square, so that exchanged axes are seen.
 NAMES = ('flip', 'shift2', 'crop_pad2', 'rotate30', 'scale1.5',
-         'flip+shift1+rotate10')
+         'flip+shift1+rotate10', 'shift2|stretch0.2|rotate45')
 
 
 def _images(n=40, dtype=np.float32, shape=SHAPE):
@@ -158,3 +158,24 @@ def test_bad_numbers(name, fill, message, key):
 def test_images_have_four_axes(name, key):
   with pytest.raises(ValueError, match='`x` must have shape'):
     augment.by_name(name)(key, _images()[0])
+
+
+def test_one_of_several_is_drawn_for_each_image(key):
+  x = _images(3000, shape=(1, 3, 1))
+  out = np.asarray(augment.by_name('shift0|flip')(key, x))
+  kept = (out == x).all((1, 2, 3))
+  mirrored = (out == x[:, :, ::-1]).all((1, 2, 3))
+  assert (kept | mirrored).all()
+  assert abs(mirrored.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 3000)
+
+
+def test_stretch_takes_each_axis_by_its_own_factor(key):
+  """A line through the centre stays one, and its ends move by the factor."""
+  ramp = jnp.arange(-10.0, 11.0)
+  image = jnp.stack(jnp.meshgrid(ramp, ramp, indexing='ij'), -1)
+  out = np.asarray(augment.stretch(0.2)(
+      key, jnp.broadcast_to(image, (200, *image.shape))))
+  slopes = np.stack([out[:, 11, 10, 0], out[:, 10, 11, 1]], 1)  # 1 / factor.
+  assert ((1 / slopes >= 0.8 - 1e-5) & (1 / slopes <= 1.2 + 1e-5)).all()
+  assert abs(np.corrcoef(slopes.T)[0, 1]) < 0.3
+  assert np.ptp(1 / slopes) > 0.35

@@ -14,6 +14,16 @@ def test_rows_come_by_class_in_the_order_of_the_method():
       2: [1, 3, 4], 7: [0, 2, 5]}
 
 
+def test_classes_may_have_numbers_of_their_own():
+  labels, x = np.array([7, 2, 7, 2, 2, 7]), np.arange(6.0)[:, None]
+  first = lambda x, k: np.arange(k)
+  assert per_class.choose(x, labels, (3, 1), first).tolist() == [1, 3, 4, 0]
+  with pytest.raises(ValueError, match='2 of them, one for each class, got 3'):
+    per_class.choose(x, labels, (1, 1, 1), first)
+  with pytest.raises(ValueError, match='4 where class 7 has 3'):
+    per_class.choose(x, labels, (1, 4), first)
+
+
 def test_images_are_flattened_in_their_own_dtype():
   x, labels = per_class.flat(np.ones((3, 4, 5, 2), np.float32), np.arange(3))
   assert (x.shape, x.dtype, labels.tolist()) == (

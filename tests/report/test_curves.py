@@ -107,6 +107,15 @@ def test_scatter_places_points_by_group(tmp_path):
           > 3 * len(_drawn(loose, canvas.COLORS[0])[0]))
 
 
+def test_scatter_writes_beside_its_points_what_tells_them_apart(tmp_path):
+  same, apart = (_read(figures.scatter(
+      tmp_path / f'{i}.png', [1, 2], [1, 2], labels=labels))
+                 for i, labels in enumerate([['1', '1'], ['1', '10']]))
+  plain = _read(figures.scatter(tmp_path / 'plain.png', [1, 2], [1, 2]))
+  assert np.array_equal(same, plain)
+  assert not np.array_equal(apart, plain)
+
+
 def test_scatter_counts_what_it_cannot_draw(tmp_path):
   """In its title: the same plot without those points has another one."""
   x, y = np.array([1.0, 2.0, 3.0, 0.0]), np.array([1.0, 2.0, np.inf, 1.0])

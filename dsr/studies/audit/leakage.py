@@ -23,8 +23,8 @@ from dsr.runs import (
     records,
     screen,
 )
-from dsr.studies.audit import attack_set, leaks, names, own_leak
-from dsr.studies.distillation import distill, evaluation
+from dsr.studies.audit import attack_set, leaks, own_leak
+from dsr.studies.distillation import distill, evaluation, names
 from dsr.studies.distillation.methods import table
 from dsr.studies.reconstruction import attacks, victims
 

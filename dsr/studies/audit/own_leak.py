@@ -15,8 +15,8 @@ import numpy as np
 from dsr import checks
 from dsr.data import Splits, files
 from dsr.probes import copies as copies_lib
-from dsr.studies.audit import attack_set, leaks, names, subjects
-from dsr.studies.distillation import evaluation
+from dsr.studies.audit import attack_set, leaks, subjects
+from dsr.studies.distillation import evaluation, names
 
 _NEAREST = 10  # Training images held against each image of the set.
 _OTHERS = 1000  # Further ones, at random.

@@ -15,11 +15,10 @@ from dsr.studies.audit import (
   leakage,
   lira,
   membership,
-  names,
   robustness,
   subjects,
 )
-from dsr.studies.distillation import distill, evaluation, grid
+from dsr.studies.distillation import distill, evaluation, grid, names
 from dsr.studies.distillation.methods import table
 
 # Networks are trained by `fit`: their flags must not make a set anew.

@@ -6,7 +6,6 @@ from dsr.runs import pictures, records
 from dsr.studies.audit import (
   cells,
   given_back,
-  names as names_lib,
   overview,
   privacy,
   sections as audit_sections,
@@ -14,6 +13,7 @@ from dsr.studies.audit import (
   under_attack,
 )
 from dsr.studies.audit.results import Results, attack_of
+from dsr.studies.distillation import names as names_lib
 
 
 def build(results: Results, found: dict[tuple[str, str], cells.Cell]

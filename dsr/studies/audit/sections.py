@@ -10,7 +10,6 @@ from dsr.studies.audit import (
   given_back,
   groups,
   membership,
-  names as names_lib,
   privacy as audit_privacy,
   subjects,
   under_attack,
@@ -28,6 +27,7 @@ from dsr.studies.audit.results import (
   sentence,
   told,
 )
+from dsr.studies.distillation import names as names_lib
 from dsr.studies.distillation.results import by_class
 
 ACCURACY, EVENNESS = 'Test accuracy', 'Evenness across classes'

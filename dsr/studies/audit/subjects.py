@@ -15,17 +15,22 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-import numpy as np
 
 from dsr import checks, data as data_lib, kernels, nets
 from dsr.data import released
 from dsr.runs import records
 from dsr.studies.audit import models as models_lib
-from dsr.studies.audit.sets import Shown, from_file, student_rate
 from dsr.studies.distillation import evaluation, problem as problem_lib
+from dsr.studies.distillation.sets import (
+    ALL as ALL,
+    Shown as Shown,
+    from_file as from_file,
+    rate_of,
+    whole,
+)
 from dsr.types import Dataset, Examples, Status
 
-KRR, ALL = 'krr', 'all'  # The model, and the name of the whole training set.
+KRR = 'krr'  # The model.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +127,7 @@ def load_set(config: SubjectConfig) -> tuple[Shown, problem_lib.Problem]:
   """
   if not config.set:
     problem = load_problem(config)
-    return Shown(problem.train.x, problem.train.y,
-                 problem.examples(problem.train), None, '', ALL), problem
+    return whole(problem), problem
   folder = pathlib.Path(config.set)
   if (folder / 'record.json').exists():
     return _from_run(folder, config)
@@ -160,7 +164,7 @@ def _from_run(folder, config):
   shown = Shown(
       arrays['images'], arrays['labels'],
       Examples(jnp.asarray(arrays['inputs']), jnp.asarray(arrays['targets'])),
-      rows, init, recorded['method'], student_rate(arrays))
+      rows, init, recorded['method'], rate_of(arrays))
   return shown, problem
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from dsr.report import answers, tables
 from dsr.report.page import Picture, Section, Table
 from dsr.runs import records
-from dsr.studies.audit import names as names_lib, robustness, terms
+from dsr.studies.audit import robustness, terms
 from dsr.studies.audit.results import (
   MODEL,
   SET,
@@ -18,7 +18,7 @@ from dsr.studies.audit.results import (
   sentence,
   told,
 )
-from dsr.studies.distillation import evaluation
+from dsr.studies.distillation import evaluation, names as names_lib
 
 TABLE = 'Accuracy under attack'
 

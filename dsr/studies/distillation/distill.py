@@ -8,6 +8,7 @@ import time
 from typing import Any, Literal, NamedTuple
 
 from absl import logging
+import jax
 
 from dsr import checks, data as data_lib, kernels, nets
 from dsr.runs import jobs, records
@@ -30,7 +31,7 @@ class Config:
   dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
   method: str = 'kip'  # One of those listed at the end of --help.
-  images_per_class: int = 10  # Size of the distilled set.
+  images_per_class: int | str = 10  # Or a number for each class: 3:1:2.
   kernel: str = 'fcn1'  # Of an infinite network: fcn2, convnet3, myrtle5, ...
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
@@ -46,6 +47,7 @@ class Config:
   min_distance: float = 0.0  # Least RMS difference to training images (kip).
   ridge: float = 1e-6  # Relative to tr(K)/n.
   steps: int | None = None  # Of the optimizer; unset: 1000.
+  max_minutes: float | None = None  # That the steps may take; unset: any time.
   # Unset: Adam 0.04, SGD of dm 1.0; of frepo, dc, dsa, idc, mtt by data set.
   learning_rate: float | None = None
   # Of the learning rate; cosine: down to 1/50 of it, with frepo to 1/10.
@@ -58,7 +60,9 @@ class Config:
   # split; auto: what is usual for the method.
   keep: Literal['auto', 'best', 'last'] = 'auto'
   ema: float = 0.0  # Decay of a moving average that is kept; 0 for none.
-  validation: float = 0.1  # Share of the training set, at most 5000 examples.
+  # Share of the training set that is held out, at most 5000 examples; unset:
+  # 0.1, but 0 with methods that pick nothing on it (mfc, kcenter, random, ...).
+  validation: float | None = None
   network_width: int = 1024  # Of the MLP that rkip_finite attacks.
   dm_network: str = 'convnet3'  # Whose random features dm matches.
   # What herding, kcenter and kmedoids measure distances of.
@@ -77,8 +81,8 @@ class Config:
   networks: str = 'mlp,convnet3'  # Trained on the result; '' for none.
   num_networks: int = 5  # Random starts of each.
   # How networks are trained. frepo: Adam on soft labels; condensation: SGD, 300
-  # epochs; dsa: SGD, 1000 epochs of augmented images; idc: that, in batches of
-  # 64, with CutMix where images are photographs.
+  # epochs (of mnist 1000, of moved images); dsa: SGD, 1000 epochs of augmented
+  # images; idc: that, in batches of 64, with CutMix for photographs.
   protocol: Literal['frepo', 'condensation', 'dsa', 'idc'] = 'frepo'
   network_epochs: int | None = None  # On the distilled set; unset: protocol's.
   # Unset: the protocol's; of mtt, where that is SGD, the one it has learned.
@@ -128,18 +132,14 @@ def run(config: Config) -> dict[str, Any]:
     results.write(config, problem, learned, metrics, status=Status.INTERRUPTED,
                   wall_time=time.monotonic() - began)
     try:
-      metrics |= evaluation.network_accuracies(
-          config, learned.examples, problem, learned.student_rate)
+      metrics |= _networks(config, problem, learned)
     except KeyboardInterrupt:  # The distilled set is written, as interrupted.
       logging.warning('Interrupted: the same command goes on with networks.')
       raise
   results.write(config, problem, learned, metrics,
                 wall_time=time.monotonic() - began)
   results.draw(config, problem, learned)
-  for name, value in metrics.items():
-    if not name.endswith('seconds'):
-      logging.info('%s = %.2f %% [%.2f, %.2f]', name,
-                   *(100 * v for v in (value.value, value.low, value.high)))
+  evaluation.tell(metrics)
   return metrics
 
 
@@ -171,8 +171,7 @@ def distil(config: Config) -> Made:
   check(config)
   kernel_fn, problem = prepared(config)
   learned, metrics = _learn(config, kernel_fn, problem)
-  metrics |= evaluation.network_accuracies(
-      config, learned.examples, problem, learned.student_rate)
+  metrics |= _networks(config, problem, learned)
   return Made(problem, learned, metrics)
 
 
@@ -200,12 +199,33 @@ def _learn(config, kernel_fn, problem) -> tuple[Learned, dict[str, Any]]:
       config, kernel_fn, problem, baseline)
   seconds = (time.monotonic() - began if learned.seconds is None else
              learned.seconds)
+  hard = evaluation.hard_labels(
+      learned.examples, results.labels_of(problem, learned), problem)
   return learned, {
       'krr_accuracy': evaluation.krr_accuracy(
           kernel_fn, learned.examples, problem, config.ridge),
       'krr_accuracy_start': evaluation.krr_accuracy(
           kernel_fn, baseline, problem, config.ridge),
-      'method_seconds': records.metric(seconds)}
+      'method_seconds': records.metric(seconds)} | (
+          {} if hard is None else {'krr_hard_accuracy': evaluation.krr_accuracy(
+              kernel_fn, hard, problem, config.ridge)})
+
+
+def _networks(config, problem, learned) -> dict[str, Any]:
+  """What networks are worth: those of the flags, and the method's own."""
+  labels = results.labels_of(problem, learned)
+  found = evaluation.network_accuracies(
+      config, learned.examples, problem, learned.student_rate, labels)
+  own = table.METHODS[config.method].own_network
+  if own is None or not found:
+    return found
+  name, protocol = own
+  scores = evaluation.trained_on(
+      jax.random.key(config.seed + 7), name, learned.examples, problem,
+      evaluation.protocol(evaluation.under(config, protocol)),
+      config.num_networks, labels)
+  return found | {f'own_network_{what}': metric
+                  for what, metric in scores.items()}
 
 
 def check(config: Config) -> None:
@@ -215,9 +235,10 @@ def check(config: Config) -> None:
     config: resolved or not.
   """
   config = resolve(config)
-  checks.at_least('images_per_class', config.images_per_class, 1)
   checks.at_least('max_train', config.max_train, 0)
   checks.at_least('steps', config.steps, 1)
+  if config.max_minutes is not None:
+    checks.positive('max_minutes', config.max_minutes)
   checks.at_least('batch_size', config.batch_size, 0)
   checks.at_least('eval_every', config.eval_every, 1)
   checks.at_least('network_epochs', config.network_epochs, 1)
@@ -246,10 +267,14 @@ def check_data(config: Config, kernel_fn: KernelFn, problem: Problem) -> None:
   shape = problem.train.x.shape[1:]
   evaluation.check_kernel(kernel_fn, config.kernel, shape)
   num_outputs = encoded(problem.start).shape[1]
-  for name in evaluation.names(config.networks):
+  chosen = evaluation.names(config.networks)
+  for name in chosen:
     evaluation.check_network('networks', name, shape, num_outputs)
+  if chosen and method.own_network:
+    evaluation.check_network(
+        'method', method.own_network[0], shape, num_outputs)
   recipe = evaluation.protocol(config)
-  if evaluation.names(config.networks) and recipe.augment not in (None, 'none'):
+  if chosen and recipe.augment not in (None, 'none'):
     refuse_tables('protocol', config.protocol, problem)
   for flag in method.networks(config):
     evaluation.check_network(flag, getattr(config, flag), shape, num_outputs)

@@ -9,10 +9,13 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from dsr import checks
 from dsr.runs import options
 from dsr.studies.distillation import distill, evaluation
 from dsr.studies.distillation.methods import table
+from dsr.studies.distillation.problem import class_sizes
 
 # Flags of a run that `options` cannot set.
 _OWN = ('method', 'workdir', 'dataset', 'data_dir', 'images_per_class',
@@ -31,6 +34,20 @@ def chosen_methods(flag: str, *, more: Sequence[str] = ()) -> list[str]:
   if not chosen:
     raise ValueError('`methods` must name one or more, got none.')
   return chosen
+
+
+def chosen_sizes_by_class(flag: str) -> list[int | str]:
+  """As `chosen_sizes`; a size may have a number for each class, '3:1:2'.
+
+  Raises:
+    ValueError: none, or a part that is no positive integer.
+  """
+  sizes = {size: class_sizes(size) for size in evaluation.names(flag)}
+  if not sizes:
+    raise ValueError('`images_per_class` must name a size, got none.')
+  return sorted({size if isinstance(parts, tuple) else parts
+                 for size, parts in sizes.items()},
+                key=lambda size: np.mean(class_sizes(size)))
 
 
 def chosen_sizes(flag: str) -> list[int]:
@@ -79,8 +96,9 @@ def method_options(
 
 
 def distillation(
-    config: Any, method: str, size: int, own: dict[str, dict[str, Any]], *,
-    name: str | None = None, **fields: Any) -> distill.Config:
+    config: Any, method: str, size: int | str,
+    own: dict[str, dict[str, Any]], *, name: str | None = None,
+    **fields: Any) -> distill.Config:
   """One run, checked.
 
   Args:
@@ -88,7 +106,8 @@ def distillation(
     method: of the run.
     size: images per class.
     own: of `method_options`.
-    name: of its folder in the workdir; unset: '<method>_<size>'.
+    name: of its folder in the workdir; unset: '<method>_<size>', a size by
+      class with '-' in place of ':'.
     **fields: of the run, before the options of `own`.
 
   Raises:
@@ -98,7 +117,8 @@ def distillation(
             for field in dataclasses.fields(distill.Config)
             if hasattr(config, field.name)
             and field.name not in ('options', 'fresh')}
-  folder = pathlib.Path(config.workdir, name or f'{method}_{size}')
+  folder = pathlib.Path(
+      config.workdir, name or f'{method}_{size}'.replace(':', '-'))
   job = distill.Config(**shared | fields | own[''] | own[method] | {
       'method': method, 'images_per_class': size, 'workdir': str(folder)})
   distill.check(job)

@@ -50,6 +50,22 @@ def encoded(dataset: Dataset) -> jax.Array:
   return data_lib.encode(dataset.y, dataset.num_classes, style=style)
 
 
+def class_sizes(images_per_class: int | str) -> int | tuple[int, ...]:
+  """Images of each class: one number for all, or of '3:1:2' one a class.
+
+  Raises:
+    ValueError: a part that is no positive integer.
+  """
+  if not isinstance(images_per_class, str):
+    checks.at_least('images_per_class', images_per_class, 1)
+    return images_per_class
+  sizes = images_per_class.split(':')
+  if not all(size.isdecimal() and int(size) for size in sizes):
+    raise ValueError('`images_per_class` must be a positive integer, or one '
+                     f'for each class as in 3:1:2, got {images_per_class!r}.')
+  return tuple(map(int, sizes)) if len(sizes) > 1 else int(sizes[0])
+
+
 def missing_classes(y: np.ndarray, dataset: Dataset) -> str:
   """The classes of `dataset` that `y` lacks, with commas; '' for none."""
   return ', '.join(map(dataset.called, np.setdiff1d(
@@ -58,7 +74,7 @@ def missing_classes(y: np.ndarray, dataset: Dataset) -> str:
 
 def prepare(
     dataset: str, *, data_dir: str | None, transform: str,
-    images_per_class: int, max_train: int, validation: float, seed: int
+    images_per_class: int | str, max_train: int, validation: float, seed: int
 ) -> Problem:
   """Loads and splits a dataset, fits the transform, draws the start.
 
@@ -66,7 +82,7 @@ def prepare(
     dataset: for `data.load`.
     data_dir: for `data.load`.
     transform: for `data.transforms.by_name`; fitted to the training set.
-    images_per_class: of the start.
+    images_per_class: of the start; see `class_sizes`.
     max_train: examples kept of the training set, balanced; 0 means all.
     validation: share of these held out, at most 5000 examples.
     seed: of all that is drawn.
@@ -108,7 +124,7 @@ def _prepare(dataset, data_dir, transform, images_per_class, max_train,
     kept = data_lib.split(key_split, numbered, size)[0].x
   with checks.renamed(per_class='images_per_class'):
     rows = data_lib.balanced_rows(
-        key_start, rest.y, images_per_class, rest.num_classes)
+        key_start, rest.y, class_sizes(images_per_class), rest.num_classes)
   fitted = data_lib.transforms.by_name(transform, rest.x)
   if gaps := missing_classes(splits.test.y, rest):
     logging.warning('%s has no test images of classes %s: nothing that is '

@@ -5,9 +5,11 @@ otherwise `compare` says which of it differs. Rows are read from the tables of
 the sources named with them; what no flag can say (`besides`) keeps a row from
 ever standing beside ours.
 """
+import dataclasses
 from typing import Any, NamedTuple
 
 from dsr.studies.distillation import evaluation
+from dsr.studies.distillation.methods import table
 
 KRR = 'krr'  # In place of a network: kernel regression on the distilled set.
 
@@ -44,7 +46,6 @@ _IDC = {'protocol': 'idc', 'transform': 'standardise', 'options': ''}
 _GREY = {'transform': 'standardise', 'learn_labels': True}
 _COLOUR = {'transform': 'zca', 'learn_labels': True}
 _KIP, _PAD = 'arXiv:2107.13034', 'arXiv:2408.03360, Table 1'
-_MOVED = 'networks are trained on crops, scalings and rotations, 1,000 epochs'
 _TUNED = 'augmented training images, and networks with rates tuned for the set'
 
 ROWS = (
@@ -72,7 +73,7 @@ ROWS = (
     Row('cifar10', 'kip', 'convnet3', _sizes(0.499, 0.627, 0.686),
         _COLOUR | {'kernel': 'convnet3'}, _KIP, _TUNED),
     Row('mnist', 'dc', 'convnet3', _sizes(0.917, 0.974, 0.988), _PLAIN,
-        'arXiv:2006.05929', _MOVED),
+        'arXiv:2006.05929'),
     Row('mnist', 'dsa', 'convnet3', _sizes(0.887, 0.978, 0.992), _SIAMESE,
         'arXiv:2102.08259'),
     Row('mnist', 'idc', 'convnet3', _sizes(0.942, 0.984, 0.991), _IDC,
@@ -84,6 +85,17 @@ ROWS = (
     Row('mnist', 'kip', 'convnet3', _sizes(0.901, 0.975, 0.984),
         _GREY | {'kernel': 'convnet3'}, _KIP, _TUNED),
 )
+
+
+def claimed(config: Any) -> dict[str, float]:
+  """Name of a metric less its `_accuracy` -> the published share, if any.
+
+  Args:
+    config: an `experiments.distill.Config`, resolved.
+  """
+  shares = {name: accuracy(job, network)
+            for name, (job, network) in _judged(config).items()}
+  return {name: share for name, share in shares.items() if share is not None}
 
 
 def accuracy(config: Any, network: str) -> float | None:
@@ -102,9 +114,19 @@ def accuracy(config: Any, network: str) -> float | None:
 def under_other_conditions(config: Any) -> list[str]:
   """A sentence for each published number that does not stand beside ours."""
   found = []
-  for network in (KRR, *evaluation.names(config.networks)):
-    if accuracy(config, network) is None:
-      found += [_sentence(row, config) for row in _rows(config, network)]
+  for job, network in _judged(config).values():
+    if accuracy(job, network) is None:
+      found += [_sentence(row, job) for row in _rows(job, network)]
+  return found
+
+
+def _judged(config) -> dict[str, tuple[Any, str]]:
+  """Name of a metric less its `_accuracy` -> (flags, network) behind it."""
+  networks = evaluation.names(config.networks)
+  found = {name: (config, name) for name in (KRR, *networks)}
+  own = table.METHODS[config.method].own_network
+  if networks and own:
+    found['own_network'] = evaluation.under(config, own[1]), own[0]
   return found
 
 
@@ -113,6 +135,14 @@ def differences(row: Row, config: Any) -> list[str]:
   found = [f'{flag} {wanted or "unset"}, here {getattr(config, flag)}'
            for flag, wanted in row.conditions.items()
            if getattr(config, flag) != wanted]
+  if row.network != KRR and 'protocol' in row.conditions and not found:
+    usual = evaluation.protocol(dataclasses.replace(
+        config, network_epochs=None, network_learning_rate=None))
+    found = [f'{flag} {wanted}, here {getattr(config, flag)}'
+             for flag, wanted in (('network_epochs', usual.epochs),
+                                  ('network_learning_rate',
+                                   usual.learning_rate))
+             if getattr(config, flag) not in (None, wanted)]
   if config.max_train:
     found.append(f'all training images, here {config.max_train}')
   return found + [row.besides] * bool(row.besides)

@@ -8,7 +8,7 @@ from dsr import data as data_lib
 from dsr.data import distilled
 from dsr.report import figures
 from dsr.runs import contents, pictures, records
-from dsr.studies.distillation import evaluation, published
+from dsr.studies.distillation import published
 from dsr.studies.distillation.methods.method import Learned
 from dsr.studies.distillation.problem import Problem
 from dsr.types import Status
@@ -28,22 +28,22 @@ def write(config: Any, problem: Problem, learned: Learned,
     status: of the record, instead of the method's: INTERRUPTED while something
       is still to be measured.
   """
-  claimed = {
-      f'{name}_accuracy': published.accuracy(config, name)
-      for name in (published.KRR, *evaluation.names(config.networks))
-      if f'{name}_accuracy' in metrics}
-  claimed = {k: share for k, share in claimed.items() if share is not None}
+  claimed = {f'{name}_accuracy': share
+             for name, share in published.claimed(config).items()
+             if f'{name}_accuracy' in metrics}
   rate = {} if learned.student_rate is None else {
       'student_rate': learned.student_rate}
   names = {'classes': np.array(problem.train.classes)} if (
       problem.train.classes) else {}
+  # What `rows` count in, to a reader of the file alone.
+  of = {'num_train': len(problem.train)} if 'rows' in learned.arrays else {}
   records.write(
       config.workdir, config=config, metrics=metrics, wall_time=wall_time,
       claimed=claimed, contents=contents.of(config),
       arrays={'images': pixels_of(problem, learned),
               'inputs': learned.examples.x, 'targets': learned.examples.y,
               'labels': labels_of(problem, learned), **rate, **names,
-              **learned.arrays,
+              **learned.arrays, **of,
               **distilled.to_arrays(problem.transform)},
       extra={**learned.info, **rate,
              'status': learned.status if status is None else status,

@@ -13,13 +13,13 @@ from dsr.runs import contents, records
 from dsr.studies.audit import (
   copies,
   leakage,
-  names,
   own_leak,
   plan as audit_plan,
   robustness,
   strongest,
   subjects,
 )
+from dsr.studies.distillation import names
 from tests.runs import test_schema
 from tests.studies.audit.test_audit import SMALL
 

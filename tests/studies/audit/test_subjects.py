@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('kcenter')
   distill.run(distill.Config(
       **DATA, method='kcenter', images_per_class=2, networks='',
-      workdir=str(folder)))
+      validation=BASE.validation, workdir=str(folder)))
   return folder
 
 

@@ -2,6 +2,7 @@
 import csv
 import dataclasses
 
+import numpy as np
 import pytest
 
 from dsr.runs import records
@@ -77,6 +78,11 @@ def test_published_numbers_stand_where_their_conditions_hold():
   assert published.accuracy(_run('idc', protocol='idc'), 'convnet3') == 0.675
   assert published.accuracy(
       _run('mtt', transform='zca'), 'convnet3') == 0.653
+  assert published.accuracy(
+      _run('dc', dataset='mnist', protocol='condensation'), 'convnet3') == 0.974
+  # FRePo's own network is judged by FRePo's protocol, whatever the flag.
+  assert published.claimed(_run('frepo', transform='zca')) == {
+      'own_network': 0.655}
 
 
 @pytest.mark.parametrize(('method', 'network', 'fields', 'reason'), [
@@ -87,8 +93,9 @@ def test_published_numbers_stand_where_their_conditions_hold():
     ('mtt', 'convnet3', {}, 'transform zca, here standardise'),
     ('idc', 'convnet3', {'protocol': 'idc', 'options': 'factor=1'},
      'options unset, here factor=1'),
-    ('dc', 'convnet3', {'dataset': 'mnist', 'protocol': 'condensation'},
-     'networks are trained on crops'),
+    ('dc', 'convnet3', {'dataset': 'mnist', 'protocol': 'condensation',
+                        'network_epochs': 300},
+     'network_epochs 1000, here 300'),
 ])
 def test_other_conditions_are_named(method, network, fields, reason):
   config = _run(method, **fields)
@@ -103,6 +110,32 @@ def test_what_nobody_has_published_is_not_spoken_of(fields):
   config = _run('dm', **fields)
   assert published.accuracy(config, config.networks) is None
   assert published.under_other_conditions(config) == []
+
+
+@pytest.mark.slow
+def test_all_images_own_sets_and_sizes_by_class_are_rows(tmp_path):
+  x = np.random.default_rng(0).random((4, 8, 8, 1), dtype=np.float32)
+  y = np.array([0, 0, 1, 2])
+  targets = np.full((4, 3), -0.2, np.float32)
+  targets[np.arange(4), y] = 0.4
+  np.savez(tmp_path / 'mine.npz', images=x, labels=y, targets=targets)
+  metrics = compare.run(dataclasses.replace(
+      SMALL, methods='random,mfc,all', images_per_class='2:1:3', options='',
+      distilled=str(tmp_path / 'mine.npz'), full_epochs=1,
+      workdir=str(tmp_path / 'out')))
+  rows = list(csv.DictReader(
+      (tmp_path / 'out' / 'table.csv').read_text().splitlines()))
+  assert [(row['method'], row['images_per_class']) for row in rows] == [
+      ('random', '2:1:3'), ('mfc', '2:1:3'), ('mine', '1 to 2'), ('all', '30')]
+  made = records.read_arrays(tmp_path / 'out' / 'mfc_2-1-3')
+  np.testing.assert_array_equal(made['labels'], [0, 0, 1, 2, 2, 2])
+  assert int(made['num_train']) == 90  # Nothing is held out.
+  assert [bool(row['mlp_hard_accuracy']) for row in rows] == [
+      False, False, True, False]
+  assert metrics['all_krr_accuracy'].value > metrics[
+      'mine_krr_accuracy'].value
+  assert records.read(tmp_path / 'out' / 'all')['config'][
+      'network_epochs'] == 1
 
 
 @pytest.mark.slow
@@ -124,7 +157,13 @@ def test_published_numbers_stand_beside_ours(finished, monkeypatch):
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'methods': 'random,gan'}, '`methods` must be one of kip'),
     ({'methods': ''}, '`methods` must name one or more'),
-    ({'images_per_class': '1,ten'}, '`images_per_class` must be positive'),
+    ({'images_per_class': '1,ten'}, '`images_per_class` must be a positive'),
+    ({'images_per_class': '1:0:2'}, '`images_per_class` must be a positive'),
+    ({'images_per_class': '1:2'}, '3 of them, one for each class, got 2'),
+    ({'methods': 'dm', 'images_per_class': '1:2:1', 'options': ''},
+     '`images_per_class` must be one number with dm'),
+    ({'methods': 'random,all', 'full_epochs': 0}, '`full_epochs` must be'),
+    ({'distilled': 'nowhere.npz'}, '`distilled`|nowhere.npz'),
     ({'networks': ''}, '`networks` must name one or more'),
     ({'networks': 'vit'}, 'must be one of mlp'),
     ({'options': 'kip.steps'}, r'`options` must be \[method.\]flag=value'),

@@ -59,8 +59,9 @@ def test_record_has_intervals_and_what_repeats_the_run(random_run):
   record = records.read(folder)
   assert set(record['metrics']) == {
       'krr_accuracy', 'krr_accuracy_start', 'method_seconds',
-      'network_accuracy', 'mlp_accuracy', 'mlp_seconds', 'convnet3_accuracy',
-      'convnet3_seconds'}
+      'network_accuracy', *(
+          f'{name}_{what}' for name in ('mlp', 'convnet3') for what in (
+              'accuracy', 'train_accuracy', 'train_loss', 'seconds'))}
   raw = json.loads((folder / 'record.json').read_text())['metrics']
   assert set(raw['krr_accuracy']) == {'value', 'low', 'high'}
   for metric in record['metrics'].values():
@@ -207,6 +208,8 @@ def test_noise_learned_labels_augmentation_and_distance(tmp_path):
     ({'images_per_class': 1000}, '1000 but class'),
     ({'corruption': 1.5}, '`corruption` must be in'),
     ({'ridge': 0.0}, '`ridge` must be positive'),
+    ({'max_minutes': 0.0}, '`max_minutes` must be positive'),
+    ({'method': 'mfc', 'max_minutes': 1.0}, '`max_minutes` must be None with'),
     ({'network_learning_rate': -1.0}, '`network_learning_rate` must be posit'),
     ({'networks': 'vgg'}, 'must be one of mlp'),
     ({'kernel': 'rbf'}, '`kernel` must be a family'),
@@ -242,6 +245,13 @@ def test_a_finished_run_is_extended_by_more_steps(tmp_path):
     np.testing.assert_array_equal(twice[name], once[name])
   extra = records.read(tmp_path / 'twice')['extra']
   assert extra['validation_steps'] == [2, 4, 6, 8]
+
+
+@pytest.mark.slow
+def test_steps_end_when_their_time_is_over(tmp_path):
+  _run(tmp_path, batch_size=60, max_minutes=1e-9)
+  extra = records.read(tmp_path)['extra']
+  assert (extra['steps_done'], extra['status']) == (2, 'FINISHED')
 
 
 @pytest.mark.errors

@@ -89,9 +89,9 @@ _RATE = {'digits': 0.03, 'mnist': 0.1, 'cifar': 0.1}
 _UNSET = {'batch_size': 256, 'keep': 'last'}
 DC = Method(
     _distil, 'gradient matching (arXiv:2006.05929)', _UNSET,
-    frozenset({'ema'}), options=Options, check=_check, check_data=_check_data,
-    from_noise=True,
+    frozenset({'ema', 'max_minutes'}), options=Options, check=_check,
+    check_data=_check_data, from_noise=True,
     of_data=lambda config: {'learning_rate': _RATE[family(config.dataset)]})
 DSA = DC._replace(
     help='gradient matching under augmentation (arXiv:2102.08259)',
-    unset=_UNSET | {'augment': 'dsa'}, reads=frozenset({'augment', 'ema'}))
+    unset=_UNSET | {'augment': 'dsa'}, reads=DC.reads | {'augment'})

@@ -46,6 +46,6 @@ DM = Method(
     _dm, 'distribution matching (arXiv:2110.04181)',
     {'steps': 1000, 'learning_rate': 1.0, 'batch_size': 256, 'keep': 'last',
      'augment': 'dsa'},
-    frozenset({'augment', 'ema', 'dm_network'}), check=_check,
+    frozenset({'augment', 'ema', 'dm_network', 'max_minutes'}), check=_check,
     check_data=_check_data, from_noise=True,
     networks=lambda config: ('dm_network',))

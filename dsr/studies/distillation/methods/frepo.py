@@ -95,6 +95,8 @@ def _check_data(config: Any, problem: Problem) -> None:
 
 FREPO = Method(
     _frepo, 'regression on features of a pool of networks (arXiv:2206.00719)',
-    {'batch_size': 1024, 'keep': 'last'}, frozenset({'ema'}), options=Options,
+    {'batch_size': 1024, 'keep': 'last'}, frozenset({'ema', 'max_minutes'}),
+    options=Options,
     check=_check, check_data=_check_data, from_noise=True,
-    of_data=lambda config: {'learning_rate': _RATE[family(config.dataset)]})
+    of_data=lambda config: {'learning_rate': _RATE[family(config.dataset)]},
+    own_network=('frepo_convnet_none', 'frepo'), uneven=True)

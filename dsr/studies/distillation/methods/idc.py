@@ -174,6 +174,7 @@ def _of_data(config: Any) -> dict[str, Any]:
 
 IDC = Method(
     _distil, 'gradient matching of enlarged tiles (arXiv:2205.14959)',
-    {'batch_size': 64, 'keep': 'last'}, frozenset({'augment', 'ema'}),
+    {'batch_size': 64, 'keep': 'last'},
+    frozenset({'augment', 'ema', 'max_minutes'}),
     options=Options, check=_check, check_data=_check_data, from_noise=True,
     of_data=_of_data)

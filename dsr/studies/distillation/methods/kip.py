@@ -34,5 +34,5 @@ def _check_data(config: Any, problem: Problem) -> None:
 
 KIP = Method(
     _kip, 'kernel inducing points (arXiv:2011.00050)',
-    reads=frozenset({'loss', 'augment', 'min_distance', 'ema'}), check=_check,
-    check_data=_check_data, from_noise=True)
+    reads=frozenset({'loss', 'augment', 'min_distance', 'ema', 'max_minutes'}),
+    check=_check, check_data=_check_data, from_noise=True, uneven=True)

@@ -15,4 +15,4 @@ def _label_solve(config, kernel_fn, problem, baseline) -> Learned:
 
 LABEL_SOLVE = Method(
     _label_solve, 'real images with the best labels (arXiv:2011.00050)',
-    {'keep': 'last'})
+    {'keep': 'last', 'validation': 0.0}, uneven=True)

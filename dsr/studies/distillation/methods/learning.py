@@ -101,6 +101,8 @@ def learn(
       if rate_of is not None:
         kept['rate'] = float(rate_of(state))
     mark = time.monotonic()  # The look is not the method's.
+    return (config.max_minutes is not None
+            and kept['seconds'] >= 60 * config.max_minutes)
 
   ignore = _NOT_IN_CHECKPOINTS
   if config.schedule == 'constant':
@@ -116,10 +118,13 @@ def learn(
                              f'step {result.broken_at}: '
                              f'{_advice(config, remedies)}.')
   looked = np.isfinite(kept['accuracy'])
+  status = result.status  # The end of its time is as good as its last step.
+  if status == Status.CONVERGED:
+    status = Status.FINISHED
   return Learned(
       show(Examples(jnp.asarray(kept['x']), jnp.asarray(kept['y']))),
       kept['steps'][looked], kept['accuracy'][looked],
-      np.asarray(result.infos.loss), result.status, kept['seconds'],
+      np.asarray(result.infos.loss), status, kept['seconds'],
       arrays={} if view is None else {'stored': kept['x']},
       student_rate=kept.get('rate'))
 

@@ -13,7 +13,7 @@ from dsr.types import Examples, Status
 
 # For the flags that are unset, where a method has no value of its own.
 UNSET = {'steps': 1000, 'learning_rate': 0.04, 'batch_size': 5000,
-         'keep': 'best', 'augment': 'none'}
+         'keep': 'best', 'augment': 'none', 'validation': 0.1}
 
 
 class Learned(NamedTuple):
@@ -53,7 +53,8 @@ class Method(NamedTuple):
       `experiments.distill.Config`, resolved, and baseline the random subset.
     help: in a line.
     unset: values of the flags that are None or 'auto' by default, where they
-      are not those of `UNSET`.
+      are not those of `UNSET`. `validation` is 0 where nothing is picked, or
+      looked at, on a validation split: all training images then count.
     reads: flags that only some methods read; others must be left alone.
     options: NamedTuple of its own options, all with defaults, that the flag
       `options` sets; `options_of` has them.
@@ -64,6 +65,9 @@ class Method(NamedTuple):
     networks: config -> flags that name a network which sees the images.
     of_data: config -> values of such flags that depend on the data set; they
       come before `unset`.
+    uneven: whether classes may have sizes of their own (`class_sizes`).
+    own_network: (network, protocol) that its authors judge a set by, which then
+      is trained on it as well, whatever the flags name.
   """
 
   run: Callable[..., Learned]
@@ -76,6 +80,8 @@ class Method(NamedTuple):
   from_noise: bool = False
   networks: Callable[[Any], tuple[str, ...]] = lambda config: ()
   of_data: Callable[[Any], dict[str, Any]] = lambda config: {}
+  uneven: bool = False
+  own_network: tuple[str, str] | None = None
 
   def values(self, config: Any) -> dict[str, Any]:
     """Of all flags that are None or 'auto' by default."""

@@ -175,6 +175,6 @@ def _check_data(config: Any, problem: Problem) -> None:
 MTT = Method(
     _mtt, 'matching the training trajectories of experts (arXiv:2203.11932)',
     {'batch_size': 0, 'keep': 'last', 'augment': 'dsa'},
-    frozenset({'augment'}), options=Options, check=_check,
-    check_data=_check_data, from_noise=True,
+    frozenset({'augment', 'max_minutes'}), options=Options, check=_check,
+    check_data=_check_data, from_noise=True, uneven=True,
     of_data=lambda config: {'learning_rate': recipe(config).learning_rate})

@@ -29,4 +29,5 @@ def _check_data(config, problem) -> None:
 
 RKIP = Method(
     _rkip, 'kernel inducing points for reconstruction (arXiv:2302.01428)',
-    reads=frozenset({'ema'}), check_data=_check_data, from_noise=True)
+    reads=frozenset({'ema', 'max_minutes'}), check_data=_check_data,
+    from_noise=True, uneven=True)

@@ -109,4 +109,6 @@ def distil(config: Any, kernel_fn: KernelFn, problem: Problem,
 
 RKIP_FINITE = Method(
     distil, 'an attack with fewer candidates than images (arXiv:2302.01428)',
-    reads=frozenset({'network_width'}), check=check, check_data=_check_data)
+    {'keep': 'last', 'validation': 0.0},
+    reads=frozenset({'network_width'}), check=check, check_data=_check_data,
+    uneven=True)

@@ -28,7 +28,7 @@ from dsr.distill import (
 from dsr.runs import contents, records
 from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.methods.method import Learned, Method, unlearned
-from dsr.studies.distillation.problem import Problem
+from dsr.studies.distillation.problem import Problem, class_sizes
 from dsr.types import Examples, KernelFn
 
 _BATCH = 256  # Of networks that score.
@@ -46,6 +46,9 @@ def check(config: Any) -> None:
   checks.positive('time_limit', config.time_limit)
   with checks.renamed(name='score_network'):
     nets.check_name(config.score_network)
+  if config.budget == 'total' and isinstance(config.images_per_class, str):
+    raise ValueError('`images_per_class` must be one number with budget=total, '
+                     f'got {config.images_per_class}.')
   if config.eta is not None:
     checks.non_negative('eta', config.eta)
     if config.budget != 'per_class':
@@ -85,7 +88,8 @@ def _selection(find):
 def herding(config, problem):
   """Means of the chosen track those of the classes."""
   x = _features(config, problem)
-  rows = herding_lib.herding(x, problem.train.y, config.images_per_class)
+  rows = herding_lib.herding(
+      x, problem.train.y, class_sizes(config.images_per_class))
   return rows, {}, {}
 
 
@@ -93,8 +97,8 @@ def herding(config, problem):
 def kcenter(config, problem):
   """Farthest first."""
   rows = kcenter_lib.kcenter(
-      _features(config, problem), problem.train.y, config.images_per_class,
-      norm=config.norm)
+      _features(config, problem), problem.train.y,
+      class_sizes(config.images_per_class), norm=config.norm)
   return rows, {}, {}
 
 
@@ -103,7 +107,7 @@ def kmedoids(config, problem):
   """Least sum of distances."""
   rows = kmedoids_lib.kmedoids(
       jax.random.key(config.seed + 4), _features(config, problem),
-      problem.train.y, config.images_per_class, norm=config.norm)
+      problem.train.y, class_sizes(config.images_per_class), norm=config.norm)
   return rows, {}, {}
 
 
@@ -116,14 +120,14 @@ def el2n(config, problem):
   choose = {'hardest': el2n_lib.hardest, 'easiest': el2n_lib.easiest,
             'balanced': el2n_lib.balanced}
   rows = choose[config.el2n_keep](
-      scores, problem.train.y, config.images_per_class)
+      scores, problem.train.y, class_sizes(config.images_per_class))
   return rows, {}, {'scores': scores[rows]}
 
 
 @_selection
 def mfc(config, problem):
   """Minimal finite covering, with its certificate."""
-  sizes = {'per_class': config.images_per_class}
+  sizes = {'per_class': class_sizes(config.images_per_class)}
   if config.eta is not None:
     sizes = {'eta': config.eta}
   elif config.budget == 'total':
@@ -200,15 +204,16 @@ def _by_features(config) -> tuple[str, ...]:
   return ('score_network',) if config.features == 'network' else ()
 
 
-_UNSET = {'keep': 'last'}
+_UNSET = {'keep': 'last', 'validation': 0.0}
 _SCORED = frozenset({'features', 'score_network', 'score_epochs'})
-RANDOM = Method(random, 'a random subset of the training set', _UNSET)
+RANDOM = Method(random, 'a random subset of the training set', _UNSET,
+                uneven=True)
 HERDING = Method(
     herding, 'images whose mean follows that of their class (arXiv:1611.07725)',
-    _UNSET, _SCORED, networks=_by_features)
+    _UNSET, _SCORED, networks=_by_features, uneven=True)
 KCENTER = Method(
     kcenter, 'greedy k-center: the farthest image next (arXiv:1708.00489)',
-    _UNSET, _SCORED | {'norm'}, networks=_by_features)
+    _UNSET, _SCORED | {'norm'}, networks=_by_features, uneven=True)
 KMEDOIDS = Method(
     kmedoids, 'images with the least sum of distances to their class', _UNSET,
     _SCORED | {'norm'}, networks=_by_features)
@@ -216,7 +221,9 @@ EL2N = Method(
     el2n, 'by the error of networks early in training (arXiv:2107.07075)',
     _UNSET,
     frozenset({'score_network', 'score_epochs', 'score_networks',
-               'el2n_keep'}), networks=lambda config: ('score_network',))
+               'el2n_keep'}),
+    networks=lambda config: ('score_network',), uneven=True)
 MFC = Method(
     mfc, 'minimal finite covering, with a certificate (arXiv:2402.05675)',
-    _UNSET, frozenset({'norm', 'cover', 'budget', 'eta', 'time_limit'}))
+    _UNSET, frozenset({'norm', 'cover', 'budget', 'eta', 'time_limit'}),
+    uneven=True)

@@ -19,6 +19,7 @@ from dsr.studies.distillation.methods import (
     selections,
 )
 from dsr.studies.distillation.methods.method import Method, options_of
+from dsr.studies.distillation.problem import class_sizes
 
 _Config = TypeVar('_Config')
 
@@ -57,10 +58,17 @@ def resolve(config: _Config) -> _Config:
   """`config` with the method's own values for what is unset.
 
   Raises:
-    ValueError: an unknown method.
+    ValueError: an unknown method, or sizes that it cannot make.
   """
   checks.one_of('method', config.method, METHODS)
-  own = METHODS[config.method].values(config)
+  method, sizes = METHODS[config.method], class_sizes(config.images_per_class)
+  if isinstance(sizes, int):
+    config = dataclasses.replace(config, images_per_class=sizes)
+  elif not method.uneven:
+    raise ValueError('`images_per_class` must be one number with '
+                     f'{config.method}, which matches classes of one size; got '
+                     f'{config.images_per_class}.')
+  own = method.values(config)
   unset = {name for name in own if getattr(config, name) in (None, 'auto')}
   return dataclasses.replace(config, **{name: own[name] for name in unset})
 

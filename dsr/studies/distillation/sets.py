@@ -1,4 +1,4 @@
-"""Sets of images as their readers see them, and sets that users bring."""
+"""Sets of images as their readers see them: all of the data, or from a file."""
 import os
 import pathlib
 from typing import NamedTuple
@@ -8,9 +8,10 @@ import numpy as np
 
 from dsr import checks
 from dsr.data import classes as classes_lib, files, released
-from dsr.studies.distillation import problem as problem_lib
+from dsr.studies.distillation.problem import Problem
 from dsr.types import Dataset, Examples
 
+ALL = 'all'  # The name of the whole training set.
 _FAR = 8.0  # Distilled pixels leave [0, 1], but not by so much.
 
 
@@ -40,8 +41,14 @@ class Shown(NamedTuple):
   notes: tuple[str, ...] = ()
 
 
+def whole(problem: Problem) -> Shown:
+  """The whole training set, as it is."""
+  return Shown(problem.train.x, problem.train.y,
+               problem.examples(problem.train), None, '', ALL)
+
+
 def from_file(
-    path: str | os.PathLike, problem: problem_lib.Problem) -> Shown:
+    path: str | os.PathLike, problem: Problem) -> Shown:
   """A set that the user brings, in a file or folder of `released.read_set`.
 
   It has `images` (S, H, W, C) or (S, H, W), uint8 or near [0, 1], and `labels`,
@@ -94,13 +101,18 @@ def from_file(
         y=jnp.asarray(arrays['targets'], examples.y.dtype))
   rows = arrays.get('rows')
   if rows is not None:
+    if int(arrays.get('num_train', len(problem.train))) != len(problem.train):
+      raise ValueError(
+          '`validation` and `max_train` must be those of the set, whose `rows` '
+          f'are of {arrays["num_train"]} training images, got '
+          f'{len(problem.train)}; selections hold none out, `--validation=0`.')
     checks.labels('rows', rows, len(problem.train))
     checks.same_rows(images=pixels, rows=rows)
     if len(np.unique(rows)) < len(rows):
       raise ValueError('`rows` must be different rows of the training set, '
                        f'got {len(rows) - len(np.unique(rows))} repeated.')
   return Shown(pixels, labels, examples, rows, '' if rows is None else 'real',
-               pathlib.Path(path).stem, student_rate(arrays), notes)
+               pathlib.Path(path).stem, rate_of(arrays), notes)
 
 
 def _range(pixels) -> str:
@@ -133,7 +145,7 @@ def _labels(arrays, train) -> tuple[np.ndarray, np.ndarray | None]:
   return order[labels].astype(np.int32), None
 
 
-def student_rate(arrays: dict[str, np.ndarray]) -> float | None:
+def rate_of(arrays: dict[str, np.ndarray]) -> float | None:
   """The number `student_rate` of SGD, if it is there.
 
   Raises:
