@@ -7,6 +7,7 @@ from dsr.krr.iterative import (
     nystrom,
     pivoted_cholesky,
 )
+from dsr.krr.many_hosts import DealtRegressor, fit as fit_on_hosts
 from dsr.krr.on_device import fit_on_device
 from dsr.krr.posterior import Posterior, log_marginal_likelihood, posterior
 from dsr.krr.predictor import Regressor, predict_in_tiles
@@ -20,13 +21,13 @@ from dsr.krr.shadows import (
 )
 from dsr.krr.spectrum import Descent, max_learning_rate
 
-__all__ = ['Descent', 'Ensemble', 'Gaussian', 'GradientFlow', 'InOut',
-           'NTKClassifier', 'NTKRegressor', 'Posterior', 'Regressor',
+__all__ = ['DealtRegressor', 'Descent', 'Ensemble', 'Gaussian', 'GradientFlow',
+           'InOut', 'NTKClassifier', 'NTKRegressor', 'Posterior', 'Regressor',
            'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg', 'fit_gram',
-           'fit_on_device', 'gradient_flow', 'in_out', 'kernel_matvec',
-           'leave_one_out', 'log_marginal_likelihood', 'max_learning_rate',
-           'mse', 'nystrom', 'pivoted_cholesky', 'posterior',
-           'predict_in_tiles', 'random_halves', 'shadows']
+           'fit_on_device', 'fit_on_hosts', 'gradient_flow', 'in_out',
+           'kernel_matvec', 'leave_one_out', 'log_marginal_likelihood',
+           'max_learning_rate', 'mse', 'nystrom', 'pivoted_cholesky',
+           'posterior', 'predict_in_tiles', 'random_halves', 'shadows']
 
 
 def __getattr__(name: str):
