@@ -5,7 +5,7 @@ arrays are dealt out to the devices in order, an equal block each; what is small
 lies on all of them. `dsr.runs.distributed` starts the processes' connection;
 without one there is a single process, and nothing here is used.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,8 @@ import numpy as np
 from dsr import checks
 
 AXIS = 'rows'  # The one axis of a mesh.
-# Rows are a multiple of this where the devices divide it, so that state saved by
-# two hosts has the shape that four of them need.
+# Rows are a multiple of this where the devices divide it, so that state saved
+# by two hosts has the shape that four of them need.
 _MULTIPLE = 64
 
 
@@ -54,17 +54,18 @@ def padded(rows: int, on: Mesh) -> int:
   return -(-rows // multiple) * multiple
 
 
-def deal(x: Float[Array | np.ndarray, 'N ...'], on: Mesh) -> Array:
+def deal(
+    x: Float[Array | np.ndarray, 'N ...'], on: Mesh, *, pad: bool = True
+) -> Array:
   """Rows of `x` in equal blocks over the devices; each host reads its own.
-
-  The last row is repeated up to `padded`.
 
   Args:
     x: (N, ...) on the host (a memory map will do), the same in each process.
     on: the devices.
+    pad: whether to repeat the last row up to `padded`, else they divide N.
   """
   checks.inputs('x', x)
-  rows = padded(x.shape[0], on)
+  rows = padded(x.shape[0], on) if pad else x.shape[0]
 
   def block(index):
     part = np.asarray(x[index[0]])
@@ -80,6 +81,31 @@ def deal(x: Float[Array | np.ndarray, 'N ...'], on: Mesh) -> Array:
 def spread(tree: PyTree, on: Mesh) -> PyTree:
   """`tree`, the same in each process, as arrays that lie on all devices."""
   return jax.jit(lambda t: t, out_shardings=whole(on))(tree)
+
+
+def constrain(tree: PyTree, on: Mesh | None) -> PyTree:
+  """Inside of `jit`: all arrays on every device; without `on` as they are."""
+  return tree if on is None else jax.tree.map(
+      lambda a: jax.lax.with_sharding_constraint(a, whole(on)), tree)
+
+
+def mean_of_parts(fn: Callable, on: Mesh | None) -> Callable:
+  """(tree, rows) -> what `fn` gives on each device's block of rows, averaged.
+
+  Equal to `fn` where that is a mean over rows.
+
+  Args:
+    fn: (tree, pytree of arrays with N rows) -> pytree.
+    on: the devices; None, or devices that do not divide N, is `fn` itself.
+  """
+  def apply(tree, rows):
+    if on is None or jax.tree.leaves(rows)[0].shape[0] % on.devices.size:
+      return fn(tree, rows)
+    every, block = PartitionSpec(), PartitionSpec(AXIS)
+    part = lambda *args: jax.lax.pmean(fn(*args), AXIS)
+    return jax.shard_map(part, mesh=on, in_specs=(every, block),
+                         out_specs=every, check_vma=False)(tree, rows)
+  return apply
 
 
 def own(tree: PyTree) -> PyTree:

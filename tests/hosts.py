@@ -32,7 +32,11 @@ def run(function: str, num: int, *args: str, timeout: float = 300,
       cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
       env={**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu',
            **environment}) for i in range(num)]
-  told = [process.communicate(timeout=timeout) for process in processes]
+  try:
+    told = [process.communicate(timeout=timeout) for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
   for process, (_, err) in zip(processes, told):
     assert process.returncode == 0, err[-4000:]
   return [out for out, _ in told]

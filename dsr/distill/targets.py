@@ -3,10 +3,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
-from dsr import checks
+from dsr import checks, hosts
 from dsr.types import Examples
 
 
@@ -48,6 +49,18 @@ def targets(
   for row, group in zip(rows, groups):
     row[:len(group)] = group
   return Targets(jnp.asarray(x), jnp.asarray(y), jnp.asarray(rows))
+
+
+def deal(data: Targets, on: Mesh) -> Targets:
+  """`data` over the devices of many processes, in rows where they divide T.
+
+  Else every device has all of it. Each process calls it with the same data.
+  """
+  x, y, rows = data
+  if x.shape[0] % on.devices.size:
+    return hosts.spread(data, on)
+  return Targets(hosts.deal(x, on, pad=False), hosts.deal(y, on, pad=False),
+                 hosts.spread(rows, on))
 
 
 def batch(key: Key[Array, ''], data: Targets, size: int) -> Examples:

@@ -31,9 +31,9 @@ def relative_residual(
     r: Float[Array, 'N C'], y: Float[Array, 'N C'], *, axis: rows.Axis = None
 ) -> Float[Array, 'C']:
   """|r| / |y| of each column, and 0 where y = 0 (and r with it)."""
-  norm = lambda a: numerics.safe_sqrt(rows.total(a * a, axis))
+  sums = rows.totals(r, r * r, y * y, axis=axis)
   # NaN must survive: `safe_sqrt` maps it to 0, the first term does not.
-  return 0 * rows.total(r, axis) + numerics.safe_divide(norm(r), norm(y))
+  return 0 * sums[0] + numerics.safe_divide(*map(numerics.safe_sqrt, sums[1:]))
 
 
 def is_known(x: Any) -> bool:

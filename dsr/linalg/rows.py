@@ -19,6 +19,12 @@ def total(a: Float[Array, 'n ...'], axis: Axis) -> Float[Array, '...']:
   return a.sum(0) if axis is None else lax.psum(a.sum(0), axis)
 
 
+def totals(*arrays: Float[Array, 'n ...'], axis: Axis) -> list[Array]:
+  """`total` of each, of one shape, in one exchange."""
+  sums = [a.sum(0) for a in arrays]
+  return sums if axis is None else list(lax.psum(jnp.stack(sums), axis))
+
+
 def inner(
     a: Float[Array, 'n R'], b: Float[Array, 'n C'], axis: Axis
 ) -> Float[Array, 'R C']:
