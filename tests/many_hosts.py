@@ -2,22 +2,34 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dsr import hosts, kernels, krr, loop
+from dsr import hosts, krr, loop
 from dsr.distill import kip, support, targets
-from dsr.types import Examples
+from dsr.types import Examples, KernelFn
 
-FCN = kernels.fcn(1)
+N, AHEAD, RANK = 75, 9, 10
 
 
-def _regression(rows=75):
+def _square(a, b):
+  return (jnp.matmul(a, b.T, precision='highest') / a.shape[1] + 1) ** 2
+
+
+# Quick to compile, unlike those of networks.
+SQUARE = KernelFn(_square, lambda a: _square(a, a),
+                  lambda a: ((a * a).mean(1) + 1) ** 2, 'square')
+
+
+def examples():
+  """(N examples of two classes, further inputs)."""
   rng = np.random.default_rng(0)
-  x = rng.normal(size=(rows, 12))
-  x[1] = x[0] * (1 + 1e-4)  # A close pair, which is repaired.
-  y = np.eye(2)[np.arange(rows) % 2] - 0.5
-  return Examples(x, y), rng.normal(size=(9, 12))
+  y = np.eye(2)[np.arange(N) % 2] - 0.5
+  return Examples(rng.normal(size=(N, 12)), y), rng.normal(size=(AHEAD, 12))
+
+
+OPTIONS = {'ridge': 0.1, 'tile': 8, 'tol': 1e-8}
 
 
 def tell(**values):
@@ -26,35 +38,35 @@ def tell(**values):
   print(json.dumps(jax.tree.map(plain, values)))  # noqa: T201
 
 
-def regression(workdir='', max_steps='500'):
-  data, ahead = _regression()
-  options = {'ridge': 0.1, 'rank': 10, 'tile': 8, 'tol': 1e-8}
+def regression(sketch='', workdir='', max_steps='500'):
+  data, ahead = examples()
   predict = krr.fit_on_hosts(
-      FCN, data, **options, workdir=workdir or None, checkpoint_every=2,
+      SQUARE, data, **OPTIONS, rank=RANK, workdir=workdir or None,
+      key=jax.random.key(0) if sketch else None, checkpoint_every=2,
       max_steps=int(max_steps))
-  nystrom = krr.fit_on_hosts(FCN, data, **options, key=jax.random.key(0))
-  for found in (predict, nystrom):
-    num = jax.device_count()
-    size = hosts.padded(75, hosts.mesh()) // num
-    assert found.support.addressable_shards[0].data.shape == (size, 12)
+  on = hosts.mesh()
+  shards = predict.support.addressable_shards
+  assert {s.data.shape for s in shards} == {
+      (hosts.padded(N, on) // on.devices.size, 12)}
   tell(outputs=krr.predict_in_tiles(predict, ahead, tile=4),
-       nystrom=krr.predict_in_tiles(nystrom, ahead), steps=predict.info.steps,
-       residual=predict.info.residual, converged=predict.info.converged,
-       nystrom_steps=nystrom.info.steps)
+       steps=predict.info.steps, residual=predict.info.residual,
+       converged=predict.info.converged)
 
 
-def distillation(workdir='', steps='6', batch_size='32'):
+def distillation(batch_size, workdir='', steps='6'):
   rng = np.random.default_rng(0)
   labels = np.arange(64) % 2
   x, y = rng.normal(size=(64, 12)), np.eye(2)[labels] - 0.5
   data = targets.targets(x, y, labels)
   on = hosts.mesh() if hosts.several() else None
-  solver = kip.kip(FCN, optax.adam(0.1), ridge=1e-2, learn_labels=True,
+  solver = kip.kip(SQUARE, optax.adam(0.1), ridge=1e-2, learn_labels=True,
                    batch_size=int(batch_size), on=on)
   state = solver.init(
       jax.random.key(0), support.support(x[:8] + 0.3, y[:8]))
   if on is not None:
     state, data = hosts.spread(state, on), targets.deal(data, on)
+    assert {s.data.shape for s in data.x.addressable_shards} == {
+        (64 // on.devices.size, 12)}
   result = loop.run(
       solver.step, state, data, num_steps=int(steps), chunk=2,
       workdir=workdir or None, checkpoint_every=2)

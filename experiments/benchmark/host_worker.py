@@ -21,7 +21,7 @@ from dsr.runs import distributed
 from dsr.types import Examples
 
 SIDE = 1000  # Rows of a tile that divides the rows of 1, 2 and 4 processes.
-# A step computes N^2 entries: three of them show what differs, and at what cost.
+# A step computes N^2 entries: three show what differs, and at what cost.
 REGRESSION = {'ridge': 1.0, 'rank': 20, 'max_steps': 3}
 SOLVE = {'ridge': 1.0, 'rank': 100, 'tol': 1e-6}
 STEPS = 50  # Of KIP.
