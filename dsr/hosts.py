@@ -23,13 +23,13 @@ _MULTIPLE = 64
 
 
 def several() -> bool:
-  """Whether there is more than one process."""
-  return jax.process_count() > 1
+  """Whether there is more than one process; looks for no device if not."""
+  return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
   """Whether this process is the one that writes records and figures."""
-  return jax.process_index() == 0
+  return not several() or jax.process_index() == 0
 
 
 def mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -1,6 +1,6 @@
 """Runs a function in several processes of this machine, over loopback.
 
-  python -m tests.hosts <port> <processes> <process> <module:function> <args>
+  python -m tests.hosts <address> <processes> <process> <function> <args>
 """
 import importlib
 import os
@@ -27,8 +27,8 @@ def run(function: str, num: int, *args: str, timeout: float = 300,
     found.bind(('127.0.0.1', 0))
     port = found.getsockname()[1]
   processes = [subprocess.Popen(
-      [sys.executable, '-m', 'tests.hosts', str(port), str(num), str(i),
-       function, *args],
+      [sys.executable, '-m', 'tests.hosts', f'127.0.0.1:{port}', str(num),
+       str(i), function, *args],
       cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
       env={**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu',
            **environment}) for i in range(num)]
@@ -42,14 +42,14 @@ def run(function: str, num: int, *args: str, timeout: float = 300,
   return [out for out, _ in told]
 
 
-def main(port, num, process, function, *args):
+def main(address, num, process, function, *args):
   import jax
 
   from dsr.runs import distributed
 
   jax.config.update('jax_enable_x64', True)
   if int(num) > 1:
-    distributed.start(distributed.Flags(f'127.0.0.1:{port}', num, process))
+    distributed.start(distributed.Flags(address, num, process))
   module, name = function.split(':')
   getattr(importlib.import_module(module), name)(*args)
 

@@ -8,6 +8,7 @@ import optax
 
 from dsr import hosts, krr, loop
 from dsr.distill import kip, support, targets
+from dsr.runs import distributed
 from dsr.types import Examples, KernelFn
 
 N, AHEAD, RANK = 75, 9, 10
@@ -73,3 +74,18 @@ def distillation(batch_size, workdir='', steps='6'):
   end = hosts.own(result.state)
   tell(x=end.support.x, y=end.support.y, loss=result.infos.loss,
        done=result.steps_done)
+
+
+def lengthy(workdir, max_steps='2000'):
+  """An ill-conditioned solve, saved after every step."""
+  data, ahead = examples()
+  try:
+    predict = krr.fit_on_hosts(
+        SQUARE, data, ridge=1e-9, rank=1, tol=1e-10, workdir=workdir,
+        checkpoint_every=1, max_steps=int(max_steps))
+  except jax.errors.JaxRuntimeError as error:
+    if distributed.is_lost(error):
+      distributed.end(error)
+    raise
+  tell(outputs=krr.predict_in_tiles(predict, ahead), steps=predict.info.steps,
+       residual=predict.info.residual, converged=predict.info.converged)

@@ -5,7 +5,8 @@ the environment of `torchrun` (MASTER_ADDR, MASTER_PORT, WORLD_SIZE, RANK) or of
 Slurm's `srun`. CPUs exchange arrays through gloo, over TCP.
 """
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import os
 import sys
@@ -13,7 +14,8 @@ import sys
 from absl import flags as absl_flags, logging
 import jax
 
-from dsr import checks
+from dsr import checks, hosts
+from dsr.runs import lock
 
 HELP = """
 Many hosts, for commands whose arrays are dealt out to them. The same command
@@ -116,17 +118,39 @@ def start(flags: Flags, environment: Mapping[str, str] = os.environ) -> bool:
   return True
 
 
-def lost(error: BaseException) -> bool:
+@contextlib.contextmanager
+def held(workdir: str | os.PathLike) -> Iterator[None]:
+  """`lock.held` by the first process, for all of them.
+
+  Raises:
+    BlockingIOError: in every process, if another run has the folder.
+  """
+  with contextlib.ExitStack() as stack:
+    refused = None
+    if hosts.is_first():
+      try:
+        stack.enter_context(lock.held(workdir))
+      except BlockingIOError as error:
+        refused = error
+    if hosts.any_of(refused is not None):
+      raise refused or BlockingIOError(
+          '`workdir` must have one writer: it is refused to the first process '
+          f'({workdir}).')
+    yield
+
+
+def is_lost(error: BaseException) -> bool:
   """Whether `error` says that another process is not to be reached."""
-  text = str(error).lower()
-  return any(word in text for word in (
-      'gloo', 'connection closed', 'connection reset', 'timed out',
-      'coordination service', 'heartbeat'))
+  return hosts.several() and any(word in str(error).lower() for word in (
+      'gloo', 'connection', 'timed out', 'heartbeat', 'coordination'))
 
 
-def end(message: str) -> None:
-  """Ends this process alone: its farewell would wait for those it has lost."""
+def end(error: BaseException) -> None:
+  """Ends this process at once: to take leave it would wait for the lost."""
+  reason = str(error).partition('\n')[0]
   sys.stdout.flush()
-  sys.stderr.write(message + '\n')
+  sys.stderr.write(
+      f'error: process {jax.process_index()} has lost another one ({reason}); '
+      'the same command on all hosts goes on from the last checkpoint\n')
   sys.stderr.flush()
   os._exit(1)
