@@ -58,14 +58,14 @@ def distillation(batch_size, workdir='', steps='6'):
   rng = np.random.default_rng(0)
   labels = np.arange(64) % 2
   x, y = rng.normal(size=(64, 12)), np.eye(2)[labels] - 0.5
-  data = targets.targets(x, y, labels)
   on = hosts.mesh() if hosts.several() else None
+  data = targets.targets(x, y, labels, on=on)
   solver = kip.kip(SQUARE, optax.adam(0.1), ridge=1e-2, learn_labels=True,
                    batch_size=int(batch_size), on=on)
   state = solver.init(
       jax.random.key(0), support.support(x[:8] + 0.3, y[:8]))
   if on is not None:
-    state, data = hosts.spread(state, on), targets.deal(data, on)
+    state = hosts.spread(state, on)
     assert {s.data.shape for s in data.x.addressable_shards} == {
         (64 // on.devices.size, 12)}
   result = loop.run(
@@ -76,13 +76,13 @@ def distillation(batch_size, workdir='', steps='6'):
        done=result.steps_done)
 
 
-def lengthy(workdir, max_steps='2000'):
+def lengthy(workdir, every='1'):
   """An ill-conditioned solve, saved after every step."""
   data, ahead = examples()
   try:
     predict = krr.fit_on_hosts(
         SQUARE, data, ridge=1e-9, rank=1, tol=1e-10, workdir=workdir,
-        checkpoint_every=1, max_steps=int(max_steps))
+        checkpoint_every=int(every), max_steps=2000)
   except jax.errors.JaxRuntimeError as error:
     if distributed.is_lost(error):
       distributed.end(error)

@@ -73,7 +73,7 @@ def kip(
     min_distance: root mean square difference that a support image should
       keep to its nearest training image in the batch; 0 for no penalty.
     distance_weight: weight of that penalty, see `support.closeness`.
-    on: the devices of many processes, see `targets.deal`; not with
+    on: the devices of many processes, see `targets.targets`; not with
       `min_distance`.
 
   Raises:

@@ -28,13 +28,16 @@ class Targets(NamedTuple):
 def targets(
     x: Float[Array | np.ndarray, 'T ...'],
     y: Float[Array | np.ndarray, 'T C'],
-    labels: Int[Array | np.ndarray, 'T']) -> Targets:
+    labels: Int[Array | np.ndarray, 'T'], *, on: Mesh | None = None) -> Targets:
   """Lists the rows of each class that occurs in `labels`. Host only.
 
   Args:
     x: (T, ...) inputs.
     y: (T, C) encoded targets.
     labels: (T,) class indices; C need not be their number (C = 1 for two).
+    on: the devices of many processes, which call this with the same arguments:
+      rows of x and y are dealt out to them where they divide T, else every
+      device has all.
 
   Raises:
     ValueError: misshapen arguments, or labels that are not integers.
@@ -48,19 +51,12 @@ def targets(
   rows = np.full((len(groups), max(map(len, groups))), -1, np.int32)
   for row, group in zip(rows, groups):
     row[:len(group)] = group
-  return Targets(jnp.asarray(x), jnp.asarray(y), jnp.asarray(rows))
-
-
-def deal(data: Targets, on: Mesh) -> Targets:
-  """`data` over the devices of many processes, in rows where they divide T.
-
-  Else every device has all of it. Each process calls it with the same data.
-  """
-  x, y, rows = data
+  if on is None:
+    return Targets(jnp.asarray(x), jnp.asarray(y), jnp.asarray(rows))
   if x.shape[0] % on.devices.size:
-    return hosts.spread(data, on)
-  return Targets(hosts.deal(x, on, pad=False), hosts.deal(y, on, pad=False),
-                 hosts.spread(rows, on))
+    return hosts.spread(Targets(x, y, rows), on)
+  x, y = (hosts.deal(a, on, pad=False) for a in (x, y))
+  return Targets(x, y, hosts.spread(rows, on))
 
 
 def batch(key: Key[Array, ''], data: Targets, size: int) -> Examples:

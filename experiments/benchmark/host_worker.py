@@ -53,11 +53,11 @@ def distillation(x, y):
   """Images after 50 steps of KIP."""
   on = hosts.mesh() if hosts.several() else None
   solver = kip.kip(kernels.fcn(1), optax.adam(0.04), batch_size=2000, on=on)
-  data = targets.targets(x, y, np.argmax(y, 1))
+  data = targets.targets(x, y, np.argmax(y, 1), on=on)
   first = support.support(np.asarray(x[:100]), np.asarray(y[:100]))
   state = solver.init(jax.random.key(0), first)
   if on is not None:
-    state, data = hosts.spread(state, on), targets.deal(data, on)
+    state = hosts.spread(state, on)
   result = loop.run(solver.step, state, data, num_steps=STEPS, chunk=10)
   return {'images': hosts.own(result.state).support.x,
           'loss': result.infos.loss}

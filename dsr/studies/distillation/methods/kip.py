@@ -21,7 +21,8 @@ def _kip(config, kernel_fn, problem, baseline) -> Learned:
       augment=data_lib.augment.by_name(config.augment, fill=black), on=on)
   return learning.learn(
       config, kernel_fn, problem, baseline, solver,
-      learning.targets_of(problem), remedies=('learning_rate', 'ridge'), on=on)
+      learning.targets_of(problem, on), remedies=('learning_rate', 'ridge'),
+      on=on)
 
 
 def _check(config: Any) -> None:

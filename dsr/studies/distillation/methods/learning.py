@@ -65,8 +65,7 @@ def learn(
       images that are learned are then the array `stored` of the result.
     rate_of: state -> the student's learning rate, of a method that learns it;
       that of the kept set is `student_rate` of the result.
-    on: the devices of many processes, if `solver` and `data`, of
-      `targets.targets`, are for them.
+    on: the devices of many processes, if `solver` and `data` are for them.
 
   Raises:
     FloatingPointError: the loss is not finite; says at which step.
@@ -112,7 +111,7 @@ def learn(
     ignore += ('steps',)
   state = solver.init(jax.random.key(config.seed + 2), first, *init_args)
   if on is not None:
-    state, data = hosts.spread(state, on), targets.deal(data, on)
+    state = hosts.spread(state, on)
   result = loop.run(
       solver.step, state, data, num_steps=config.steps, chunk=config.eval_every,
       workdir=config.workdir or None, checkpoint_every=10 * config.eval_every,
@@ -144,7 +143,8 @@ def _advice(config, remedies) -> str:
   return ' or '.join(map(say, remedies))
 
 
-def targets_of(problem: Problem) -> targets.Targets:
+def targets_of(
+    problem: Problem, on: Mesh | None = None) -> targets.Targets:
   """The training set as methods read it that draw batches."""
   examples = problem.examples(problem.train)
-  return targets.targets(examples.x, examples.y, problem.train.y)
+  return targets.targets(examples.x, examples.y, problem.train.y, on=on)
