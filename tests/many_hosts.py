@@ -27,7 +27,8 @@ def examples():
   """(N examples of two classes, further inputs)."""
   rng = np.random.default_rng(0)
   y = np.eye(2)[np.arange(N) % 2] - 0.5
-  return Examples(rng.normal(size=(N, 12)), y), rng.normal(size=(AHEAD, 12))
+  x, ahead = (rng.normal(size=(n, 12)) for n in (N, AHEAD))
+  return Examples(x, y), jnp.asarray(ahead)
 
 
 OPTIONS = {'ridge': 0.1, 'tile': 8, 'tol': 1e-8}

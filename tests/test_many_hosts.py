@@ -19,12 +19,12 @@ def _run(name, num, *args):
   return told[0]
 
 
-def _assert_close(got, want, rtol=1e-7):
-  assert got.keys() == want.keys()
-  for name in got:
-    if name != 'residual':
-      np.testing.assert_allclose(got[name], want[name], rtol=rtol, atol=rtol,
-                                 err_msg=name)
+def _assert_close(got, want):
+  for name in want:
+    # Rounding may cost conjugate gradients a step.
+    np.testing.assert_allclose(
+        got[name], want[name], rtol=1e-7, atol=2 if name == 'steps' else 1e-7,
+        err_msg=name)
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +74,7 @@ def test_regression_by_many(alone, num, sketch):
   found = _run('regression', num, sketch)
   if sketch:
     found['steps'] = alone['steps']  # Another preconditioner.
-  _assert_close({k: v for k, v in found.items() if k != 'residual'}, alone)
+  _assert_close(found, alone)
 
 
 @pytest.mark.slow
@@ -85,9 +85,7 @@ def test_a_solve_of_two_goes_on_with_one_and_four(alone, tmp_path):
   for num in (1, 2, 4):
     folder = tmp_path / str(num)
     shutil.copytree(tmp_path / 'two', folder)
-    found = _run('regression', num, '', str(folder))
-    del found['residual']
-    _assert_close(found, alone)
+    _assert_close(_run('regression', num, '', str(folder)), alone)
 
 
 @pytest.mark.slow

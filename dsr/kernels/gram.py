@@ -64,7 +64,7 @@ def gram(
   devices = list(devices or jax.devices())
   symmetric = x2 is None
   if any(d.process_index != jax.process_index() for d in devices):
-    tile = _tile_size(jax.dtypes.canonicalize_dtype(x1.dtype), tile_bytes)
+    tile = _tile_size(jnp.asarray(x1[:0]).dtype, tile_bytes)
     return many_hosts.gram(
         kernel_fn, x1, x2, lambda part: _cuts(part, tile), _write,
         on=hosts.mesh(devices))

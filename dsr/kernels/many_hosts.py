@@ -44,7 +44,7 @@ def gram(
   """
   devices = list(on.devices.flat)
   rows, num = x1.shape[0], len(devices)
-  dtype = jax.dtypes.canonicalize_dtype(x1.dtype)
+  dtype = jnp.asarray(x1[:0]).dtype
   if rows % num:
     raise ValueError(
         f'`x1` must have rows that the {num} devices of all processes divide, '

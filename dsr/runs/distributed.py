@@ -98,20 +98,23 @@ def start(flags: Flags, environment: Mapping[str, str] = os.environ) -> bool:
 
   Raises:
     ValueError: as `resolve`.
-    RuntimeError: of jax, where the others are not to be reached.
+    ConnectionError: the others are not to be reached.
   """
   found = resolve(flags, environment)
   tasks = environment.get('SLURM_STEP_NUM_TASKS', '1')
   if found is None and (tasks == '1' or 'SLURM_PROCID' not in environment):
     return False
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  options = {'heartbeat_timeout_seconds': HEARTBEAT}
-  if found is None:
-    jax.distributed.initialize(cluster_detection_method='slurm', **options)
-  else:
-    jax.distributed.initialize(
-        found.coordinator, int(found.num_processes), int(found.process_id),
-        **options)
+  how = {'cluster_detection_method': 'slurm'} if found is None else {
+      'coordinator_address': found.coordinator,
+      'num_processes': int(found.num_processes),
+      'process_id': int(found.process_id)}
+  try:
+    jax.distributed.initialize(**how, heartbeat_timeout_seconds=HEARTBEAT)
+  except RuntimeError as error:
+    reason = str(error).partition('\n')[0]
+    raise ConnectionError(f'the processes do not reach each other: {reason}'
+                          ) from error
   logging.info('process %d of %d, %d of %d devices', jax.process_index(),
                jax.process_count(), jax.local_device_count(),
                jax.device_count())
