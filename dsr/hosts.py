@@ -14,8 +14,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 import numpy as np
 
-from dsr import checks
-
 AXIS = 'rows'  # The one axis of a mesh.
 # Rows are a multiple of this where the devices divide it, so that state saved
 # by two hosts has the shape that four of them need.
@@ -64,7 +62,6 @@ def deal(
     on: the devices.
     pad: whether to repeat the last row up to `padded`, else they divide N.
   """
-  checks.inputs('x', x)
   rows = padded(x.shape[0], on) if pad else x.shape[0]
 
   def block(index):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dsr import hosts, krr, loop
+from dsr import hosts, kernels, krr, loop
 from dsr.distill import kip, support, targets
 from dsr.runs import distributed
 from dsr.types import Examples, KernelFn
@@ -53,6 +53,17 @@ def regression(sketch='', workdir='', max_steps='500'):
   tell(outputs=krr.predict_in_tiles(predict, ahead, tile=4),
        steps=predict.info.steps, residual=predict.info.residual,
        converged=predict.info.converged)
+
+
+def direct():
+  """Of 72 rows, which 1, 2 and 4 processes divide."""
+  data, ahead = examples()
+  data = Examples(data.x[:72], data.y[:72])
+  gram = kernels.gram(SQUARE, data.x)
+  inside, outside = krr.in_out_on_hosts(gram, data.y, ridge=1e-3)
+  predict = krr.fit_directly_on_hosts(SQUARE, data, ridge=1e-3)
+  tell(inside=inside, outside=outside,
+       outputs=krr.predict_in_tiles(predict, ahead))
 
 
 def distillation(batch_size, workdir='', steps='6'):

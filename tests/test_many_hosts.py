@@ -8,6 +8,7 @@ import pytest
 
 from dsr import hosts, krr
 from dsr.krr import many_hosts as ring
+from dsr.types import Examples
 from tests import hosts as processes, many_hosts
 
 
@@ -86,6 +87,25 @@ def test_a_solve_of_two_goes_on_with_one_and_four(alone, tmp_path):
     folder = tmp_path / str(num)
     shutil.copytree(tmp_path / 'two', folder)
     _assert_close(_run('regression', num, '', str(folder)), alone)
+
+
+@pytest.mark.parametrize('num', [
+    1, pytest.param(2, marks=pytest.mark.slow),
+    pytest.param(4, marks=pytest.mark.slow)])
+def test_the_inverse_that_is_dealt_out(num, capsys):
+  """Leave-one-out and a direct fit, against those of the whole matrix."""
+  if num == 1:
+    many_hosts.direct()
+    found = json.loads(capsys.readouterr().out)
+  else:
+    found = _run('direct', num)
+  data, ahead = many_hosts.examples()
+  data = Examples(data.x[:72], data.y[:72])
+  want = krr.in_out(many_hosts.SQUARE(data.x), data.y, ridge=1e-3)
+  np.testing.assert_allclose(found['inside'], want.inside, atol=1e-11)
+  np.testing.assert_allclose(found['outside'], want.outside, atol=1e-11)
+  predict = krr.fit(many_hosts.SQUARE, data, ridge=1e-3)
+  np.testing.assert_allclose(found['outputs'], predict(ahead), atol=1e-11)
 
 
 @pytest.mark.slow
