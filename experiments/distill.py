@@ -13,10 +13,11 @@ chosen images their rows, for mfc weights and certificate, for mtt the learned
 rate of SGD, for idc `stored`, of which each image holds several of those),
 `images.png` (pixel space, rows by class), `curve.png`, `validation.png`,
 `record.json`. Stopped by Ctrl-C it writes what it has, without training
-networks on it; called again it goes on from its checkpoint.
+networks on it; called again it goes on from its checkpoint. On many hosts
+(`--coordinator`, see --help) `--method=kip` deals its batches out to them.
 """
 from dsr.runs import launch
 from dsr.studies.distillation import distill
 
 if __name__ == '__main__':
-  launch.launch(distill.Config, distill.run)
+  launch.launch(distill.Config, distill.run, many_hosts=True)

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = {
-    'types': 0, 'checks': 0, 'numerics': 0,
+    'types': 0, 'checks': 0, 'numerics': 0, 'hosts': 0,
     'linalg': 1, 'loop': 1, 'data': 1,
     'kernels': 2, 'nets': 2,
     'krr': 3, 'train': 3,

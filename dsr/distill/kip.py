@@ -8,7 +8,9 @@ r"""Kernel inducing points (arXiv:2011.00050): distil by differentiating KRR.
 a is a learned log temperature. Each step draws a fresh class-balanced batch
 (X_t, y_t) of the training set, augments it if asked, and moves X_s, and y_s
 where labels are learned, by one step of the optimizer. Cost: two products
-B x S x D, forward and backward, and S^3 / 3 for the factor.
+B x S x D, forward and backward, and S^3 / 3 for the factor. Over many processes
+their devices have rows of the training set and of each batch, and with them of
+K(X_t, X_s); the support lies on all of them.
 
 Axes: S support, B batch, D features, C classes.
 """
@@ -17,10 +19,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Key
 import optax
 
-from dsr import checks, krr
+from dsr import checks, hosts, krr
 from dsr.distill import support as support_lib, targets
 from dsr.distill.support import Support
 from dsr.types import Examples, KernelFn, Solver
@@ -55,7 +58,8 @@ def kip(
     kernel_fn: KernelFn, optimizer: optax.GradientTransformation, *,
     ridge: float = 1e-6, batch_size: int = 5000, learn_labels: bool = False,
     loss: str = 'mse', augment: Callable | None = None,
-    min_distance: float = 0.0, distance_weight: float = 50.0) -> Solver:
+    min_distance: float = 0.0, distance_weight: float = 50.0,
+    on: Mesh | None = None) -> Solver:
   r"""Builds the solver: `init(key, support)`, `step(state, Targets)`.
 
   Args:
@@ -69,6 +73,8 @@ def kip(
     min_distance: root mean square difference that a support image should
       keep to its nearest training image in the batch; 0 for no penalty.
     distance_weight: weight of that penalty, see `support.closeness`.
+    on: the devices of many processes, see `targets.targets`; not with
+      `min_distance`.
 
   Raises:
     ValueError: an option is out of its range.
@@ -78,6 +84,9 @@ def kip(
   checks.one_of('loss', loss, LOSSES)
   checks.non_negative('min_distance', min_distance)
   checks.non_negative('distance_weight', distance_weight)
+  if min_distance and on is not None:
+    raise ValueError('`min_distance` must be 0 over many processes, which do '
+                     f'not compare their batches, got {min_distance}.')
 
   def init(key: Key[Array, ''], start: Support) -> State:
     start = support_lib.support(*start)
@@ -102,7 +111,8 @@ def kip(
     if augment is not None:
       batch = batch._replace(x=augment(key_augment, batch.x))
     params = state.support._replace(frozen=None), state.log_temperature
-    value, (gradient, slope) = jax.value_and_grad(loss_fn)(params, batch)
+    value, (gradient, slope) = hosts.mean_of_parts(
+        jax.value_and_grad(loss_fn), on)(params, batch)
     gradient = support_lib.learned(state.support, gradient, learn_labels)
     updates, opt_state = optimizer.update(
         (gradient, slope), state.opt_state, params)
@@ -110,7 +120,8 @@ def kip(
     moved = support_lib.restore(state.support, moved, learn_labels)
     finite = support_lib.all_finite(
         value, moved.x, moved.y, log_temperature)
-    return State(moved, log_temperature, opt_state, key), Info(value, finite)
+    new = State(moved, log_temperature, opt_state, key), Info(value, finite)
+    return hosts.constrain(new, on)
 
   return Solver(init, step)
 

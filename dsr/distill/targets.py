@@ -3,10 +3,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
-from dsr import checks
+from dsr import checks, hosts
 from dsr.types import Examples
 
 
@@ -27,13 +28,16 @@ class Targets(NamedTuple):
 def targets(
     x: Float[Array | np.ndarray, 'T ...'],
     y: Float[Array | np.ndarray, 'T C'],
-    labels: Int[Array | np.ndarray, 'T']) -> Targets:
+    labels: Int[Array | np.ndarray, 'T'], *, on: Mesh | None = None) -> Targets:
   """Lists the rows of each class that occurs in `labels`. Host only.
 
   Args:
     x: (T, ...) inputs.
     y: (T, C) encoded targets.
     labels: (T,) class indices; C need not be their number (C = 1 for two).
+    on: the devices of many processes, which call this with the same arguments:
+      rows of x and y are dealt out to them where they divide T, else every
+      device has all.
 
   Raises:
     ValueError: misshapen arguments, or labels that are not integers.
@@ -47,7 +51,12 @@ def targets(
   rows = np.full((len(groups), max(map(len, groups))), -1, np.int32)
   for row, group in zip(rows, groups):
     row[:len(group)] = group
-  return Targets(jnp.asarray(x), jnp.asarray(y), jnp.asarray(rows))
+  if on is None:
+    return Targets(jnp.asarray(x), jnp.asarray(y), jnp.asarray(rows))
+  if x.shape[0] % on.devices.size:
+    return hosts.spread(Targets(x, y, rows), on)
+  x, y = (hosts.deal(a, on, pad=False) for a in (x, y))
+  return Targets(x, y, hosts.spread(rows, on))
 
 
 def batch(key: Key[Array, ''], data: Targets, size: int) -> Examples:

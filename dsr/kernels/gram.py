@@ -4,7 +4,8 @@ r"""Large kernel matrices: tiled, symmetric ones once, over all devices.
 instead fills the result tile by tile, in place, so that its peak is the result
 plus a few tiles. Rows are dealt out to the devices in equal blocks; of a
 symmetric matrix only the tiles on and above the diagonal are computed, and the
-mirror image of a tile goes to the device that owns its rows.
+mirror image of a tile goes to the device that owns its rows. Over the devices
+of many processes that is `many_hosts`.
 """
 from collections.abc import Sequence
 import functools
@@ -16,7 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 import numpy as np
 
-from dsr import checks, numerics
+from dsr import checks, hosts, numerics
+from dsr.kernels import many_hosts
 from dsr.types import KernelFn
 
 # What the temporaries of one tile may take on CPUs; a kernel holds about six.
@@ -40,15 +42,17 @@ def gram(
     x2: (M, ...) inputs; None means x1.
     tile_bytes: memory for the temporaries of one tile; by default 64 MiB on
       CPUs and an eighth of the device's memory elsewhere.
-    devices: where to compute; by default all local ones.
-    progress: show a bar, if stderr is a terminal.
+    devices: where to compute; by default all, those of other processes too.
+      Then each process calls this with the same inputs, on its host.
+    progress: show a bar, if stderr is a terminal; of one process alone.
 
   Returns:
     The matrix; its rows are sharded over the devices if they divide N, else
     it lies on the first device.
 
   Raises:
-    ValueError: inputs that do not match, or a non-positive `tile_bytes`.
+    ValueError: inputs that do not match, a non-positive `tile_bytes`, or rows
+      that the devices of many processes do not divide.
   """
   checks.inputs('x1', x1)
   if x2 is not None:
@@ -57,8 +61,13 @@ def gram(
     tile_bytes = (_TILE_BYTES if numerics.on_cpu()
                   else numerics.working_memory() // 2)
   checks.at_least('tile_bytes', tile_bytes, 1)
-  devices = list(devices or jax.local_devices())
+  devices = list(devices or jax.devices())
   symmetric = x2 is None
+  if any(d.process_index != jax.process_index() for d in devices):
+    tile = _tile_size(jnp.asarray(x1[:0]).dtype, tile_bytes)
+    return many_hosts.gram(
+        kernel_fn, x1, x2, lambda part: _cuts(part, tile), _write,
+        on=hosts.mesh(devices))
   left, right = jnp.asarray(x1), jnp.asarray(x1 if symmetric else x2)
   rows, cols = left.shape[0], right.shape[0]
   tile = _tile_size(left.dtype, tile_bytes)

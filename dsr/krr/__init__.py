@@ -1,4 +1,8 @@
 """Kernel regression, Gaussian processes, and training in closed form."""
+from dsr.krr.dealt_inverse import (
+    fit as fit_directly_on_hosts,
+    in_out as in_out_on_hosts,
+)
 from dsr.krr.dynamics import GradientFlow, gradient_flow
 from dsr.krr.ensemble import Ensemble, Gaussian, ensemble
 from dsr.krr.iterative import (
@@ -7,6 +11,7 @@ from dsr.krr.iterative import (
     nystrom,
     pivoted_cholesky,
 )
+from dsr.krr.many_hosts import DealtRegressor, fit as fit_on_hosts
 from dsr.krr.on_device import fit_on_device
 from dsr.krr.posterior import Posterior, log_marginal_likelihood, posterior
 from dsr.krr.predictor import Regressor, predict_in_tiles
@@ -20,10 +25,11 @@ from dsr.krr.shadows import (
 )
 from dsr.krr.spectrum import Descent, max_learning_rate
 
-__all__ = ['Descent', 'Ensemble', 'Gaussian', 'GradientFlow', 'InOut',
-           'NTKClassifier', 'NTKRegressor', 'Posterior', 'Regressor',
-           'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg', 'fit_gram',
-           'fit_on_device', 'gradient_flow', 'in_out', 'kernel_matvec',
+__all__ = ['DealtRegressor', 'Descent', 'Ensemble', 'Gaussian', 'GradientFlow',
+           'InOut', 'NTKClassifier', 'NTKRegressor', 'Posterior', 'Regressor',
+           'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg',
+           'fit_directly_on_hosts', 'fit_gram', 'fit_on_device', 'fit_on_hosts',
+           'gradient_flow', 'in_out', 'in_out_on_hosts', 'kernel_matvec',
            'leave_one_out', 'log_marginal_likelihood', 'max_learning_rate',
            'mse', 'nystrom', 'pivoted_cholesky', 'posterior',
            'predict_in_tiles', 'random_halves', 'shadows']

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from dsr import checks, linalg
-from dsr.krr import iterative
+from dsr import checks, hosts, linalg
+from dsr.krr import iterative, many_hosts
 from dsr.krr.predictor import Regressor
 from dsr.types import Examples, KernelFn
 
@@ -36,7 +36,7 @@ def fit(
     ridge: \lambda >= 0, relative to tr(K)/N.
     method: 'cholesky'; 'eigh', slower, which stays accurate where Cholesky
       breaks down; or 'cg' for kernels beyond memory, which is `fit_by_cg`
-      with its defaults.
+      with its defaults, and over many processes `fit_on_hosts`.
 
   Raises:
     ValueError: `data` is misshapen, or an option is out of range.
@@ -44,6 +44,8 @@ def fit(
       definite or not finite.
   """
   checks.one_of('method', method, ('cholesky', 'eigh', 'cg'))
+  if method == 'cg' and hosts.several():
+    return many_hosts.fit(kernel_fn, data, ridge=ridge)
   if method == 'cg':
     return iterative.fit_by_cg(kernel_fn, data, ridge=ridge)
   factor = _factorise(kernel_fn, data, ridge, method)

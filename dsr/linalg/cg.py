@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from dsr import checks, numerics
+from dsr.linalg import rows
 from dsr.linalg.info import Info, relative_residual
 
 # The recurrence's residual may drift this far below the true one.
@@ -28,6 +29,62 @@ class State(NamedTuple):
   rz: Float[Array, 'C']  # <r, P^-1 r>
   active: Bool[Array, 'C']  # Columns not yet solved (nor broken down).
   steps: Int[Array, '']
+
+
+class Iteration(NamedTuple):
+  """A solve in steps: `init` starts it, `step` makes one of them.
+
+  Attributes:
+    init: () -> State.
+    step: State -> State; a column that is solved stays as it is.
+    result: State -> X (N, C) and `Info` with true residuals, from one product.
+  """
+
+  init: Callable
+  step: Callable
+  result: Callable
+
+
+def iteration(
+    matvec: Callable, y: Float[Array, 'N C'], *, preconditioner: Callable,
+    tol: float, axis: rows.Axis = None) -> Iteration:
+  """The steps of `conjugate_gradient`, whose arguments these are.
+
+  Args:
+    matvec: (N, C) -> (N, C).
+    y: (N, C).
+    preconditioner: (N, C) -> (N, C).
+    tol: relative residual of a solved column.
+    axis: of a `shard_map`, whose devices have a block of the N rows each.
+  """
+
+  def unsolved(r):  # False for NaN: the loop ends.
+    return relative_residual(r, y, axis=axis) > tol
+
+  def init():
+    z = preconditioner(y)
+    return State(jnp.zeros_like(y), y, z, rows.total(y * z, axis), unsolved(y),
+                 jnp.zeros((), int))
+
+  def step(state):
+    ap = matvec(state.p)
+    curvature = rows.total(state.p * ap, axis)
+    active = state.active & (curvature > 0)
+    alpha = jnp.where(
+        active, numerics.safe_divide(state.rz, curvature), 0)
+    x = state.x + alpha[None] * state.p
+    r = state.r - alpha[None] * ap
+    z = preconditioner(r)
+    rz = rows.total(r * z, axis)
+    p = z + numerics.safe_divide(rz, state.rz)[None] * state.p
+    return State(x, r, p, rz, active & unsolved(r), state.steps + 1)
+
+  def result(state):
+    residual = relative_residual(y - matvec(state.x), y, axis=axis)
+    converged = jnp.all(residual <= _DRIFT * tol)
+    return state.x, Info(residual, state.steps, converged)
+
+  return Iteration(init, step, result)
 
 
 def conjugate_gradient(
@@ -62,34 +119,17 @@ def conjugate_gradient(
   checks.features('y', y)
   checks.positive('tol', tol)
   checks.at_least('max_steps', max_steps, 1)
-  precondition = preconditioner or (lambda r: r)
-
-  def unsolved(r):
-    return relative_residual(r, y) > tol  # False for NaN: the loop ends.
+  steps = iteration(matvec, y, preconditioner=preconditioner or (lambda r: r),
+                    tol=tol)
 
   def keep_going(state):
     return jnp.any(state.active) & (state.steps < max_steps)
 
   def step(state):
-    ap = matvec(state.p)
-    curvature = (state.p * ap).sum(0)
-    active = state.active & (curvature > 0)
-    alpha = jnp.where(
-        active, numerics.safe_divide(state.rz, curvature), 0)
-    x = state.x + alpha[None] * state.p
-    r = state.r - alpha[None] * ap
-    z = precondition(r)
-    rz = (r * z).sum(0)
-    p = z + numerics.safe_divide(rz, state.rz)[None] * state.p
-    new = State(x, r, p, rz, active & unsolved(r), state.steps + 1)
+    new = steps.step(state)
     if on_step is not None:
       jax.debug.callback(
-          on_step, new.steps, relative_residual(r, y).max(), ordered=True)
+          on_step, new.steps, relative_residual(new.r, y).max(), ordered=True)
     return new
 
-  z = precondition(y)
-  start = State(jnp.zeros_like(y), y, z, (y * z).sum(0), unsolved(y),
-                jnp.zeros((), int))
-  end = lax.while_loop(keep_going, step, start)
-  residual = relative_residual(y - matvec(end.x), y)
-  return end.x, Info(residual, end.steps, jnp.all(residual <= _DRIFT * tol))
+  return steps.result(lax.while_loop(keep_going, step, steps.init()))

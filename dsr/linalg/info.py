@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from dsr import numerics
+from dsr.linalg import rows
 
 
 class Info(NamedTuple):
@@ -27,11 +28,12 @@ class Info(NamedTuple):
 
 
 def relative_residual(
-    r: Float[Array, 'N C'], y: Float[Array, 'N C']) -> Float[Array, 'C']:
+    r: Float[Array, 'N C'], y: Float[Array, 'N C'], *, axis: rows.Axis = None
+) -> Float[Array, 'C']:
   """|r| / |y| of each column, and 0 where y = 0 (and r with it)."""
-  norm = lambda a: numerics.safe_sqrt((a * a).sum(0))
+  sums = rows.totals(r, r * r, y * y, axis=axis)
   # NaN must survive: `safe_sqrt` maps it to 0, the first term does not.
-  return 0 * r.sum(0) + numerics.safe_divide(norm(r), norm(y))
+  return 0 * sums[0] + numerics.safe_divide(*map(numerics.safe_sqrt, sums[1:]))
 
 
 def is_known(x: Any) -> bool:

@@ -2,10 +2,13 @@
 
 Leaves go to disk as NumPy arrays (typed keys as their bits) beside a JSON that
 tells the place and type of each. Orbax writes to a temporary folder and renames
-it, so a killed run leaves no half checkpoint.
+it, so a killed run leaves no half checkpoint. Over many processes, which all
+see the folder, each writes and reads its rows of what is dealt out to them, the
+first one the rest; another number of processes may go on.
 """
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -15,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import checks
+from dsr import checks, hosts
 
 _KEPT = 2  # Checkpoints on disk: the newest, and one to fall back on.
 
@@ -128,16 +131,16 @@ class Checkpoints:
     self._check_fingerprint(meta['fingerprint'])
     rows = meta['leaves']
     self._check_leaves(rows, avals, infos, extra)
-    arrays = {f'{i:05d}': np.zeros(shape, dtype)
-              for i, (_, _, dtype, shape) in enumerate(rows)}
+    like = dict(_named_leaves(state=state, infos=infos, extra=extra))
+    arrays = {f'{i:05d}': _room(shape, dtype, like[name])
+              for i, (name, _, dtype, shape) in enumerate(rows)}
     filled = {i: a for i, a in arrays.items() if a.size}
     with _quiet():
       arrays |= self._manager.restore(step, args=args.Composite(
           arrays=args.StandardRestore(filled))).arrays
     logging.info('Resuming from step %d in %s.', step, self.folder)
     by_name = dict(zip((row[0] for row in rows), arrays.values(), strict=True))
-    leaves = [_from_host(by_name[name], leaf) for name, leaf in _named_leaves(
-        state=state, infos=infos, extra=extra)]
+    leaves = [_from_host(by_name[name], leaf) for name, leaf in like.items()]
     treedef = jax.tree.structure((state, infos, extra))
     return *jax.tree.unflatten(treedef, leaves), meta['converged']
 
@@ -186,7 +189,22 @@ def _type(leaf) -> str:
   return f'{leaf.dtype}{list(leaf.shape)}'
 
 
-def _to_host(name: str, leaf) -> np.ndarray:
+def _is_dealt(leaf) -> bool:
+  """Whether other processes have a part of it that this one lacks."""
+  return hosts.is_global(leaf) and not leaf.is_fully_replicated
+
+
+def _room(shape, dtype, like):
+  """What orbax fills: an array of this process, or its part of one."""
+  if _is_dealt(like):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=like.sharding)
+  return np.zeros(shape, dtype)
+
+
+def _to_host(name: str, leaf) -> np.ndarray | jax.Array:
+  if _is_dealt(leaf):
+    return leaf
+  leaf = hosts.own(leaf)
   array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
   if array.dtype.kind in 'OSU':
     raise ValueError(f'`{name}` must be a number or an array, got {leaf!r}.')
@@ -195,9 +213,14 @@ def _to_host(name: str, leaf) -> np.ndarray:
 
 def _from_host(array: np.ndarray, like):
   """`array` as what `like` is: typed key, device array, NumPy array, number."""
+  if _is_dealt(like):
+    return array
   if _is_key(like):
-    return jax.random.wrap_key_data(
-        jnp.asarray(array), impl=jax.random.key_impl(like))
+    wrap = functools.partial(
+        jax.random.wrap_key_data, impl=jax.random.key_impl(like))
+    if hosts.is_global(like):
+      return jax.jit(wrap, out_shardings=like.sharding)(array)
+    return wrap(jnp.asarray(array))
   if isinstance(like, jax.Array):
     if len(like.sharding.device_set) > 1:
       return jax.device_put(array, like.sharding)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import checks
+from dsr import checks, hosts
 from dsr.loop.checkpoints import Checkpoints
 from dsr.types import Status
 
@@ -75,7 +75,9 @@ def run(
   """Makes steps until `num_steps` are done, or until there is reason to stop.
 
   Ctrl-C and SIGTERM let the running chunk finish, save it and return
-  INTERRUPTED; a second signal raises KeyboardInterrupt at once.
+  INTERRUPTED; a second signal raises KeyboardInterrupt at once. Where `state`
+  or `data` lie on devices of other processes as well, all of them run this
+  together, and a signal to one stops all.
 
   Args:
     step_fn: (state, data) -> (state, info), pure. Compiled once per function
@@ -113,6 +115,8 @@ def run(
   checks.at_least('checkpoint_every', checkpoint_every, 1)
   extra = {} if extra is None else extra
   step, infos, status, broken_at = 0, [], None, None
+  together = hosts.is_global((state, data))
+  agree = hosts.any_of if together else bool
   with contextlib.ExitStack() as stack:
     store = None
     if workdir is not None:
@@ -152,7 +156,7 @@ def run(
       bar.update(step, float(np.mean(info.loss[-1])))
       if on_chunk is not None and on_chunk(step, state, info):
         status = Status.CONVERGED
-      elif signals.seen or (should_stop is not None and should_stop()):
+      elif agree(signals.seen or (should_stop is not None and should_stop())):
         status = Status.INTERRUPTED
       if store and step // checkpoint_every > last_saved // checkpoint_every:
         store.save(step, state, _stacked(infos, step), extra,
@@ -162,7 +166,9 @@ def run(
     if store is not None:
       store.save(step, state, infos, extra, status == Status.CONVERGED)
   if status is None:
-    status = Status.INTERRUPTED if signals.seen else Status.FINISHED
+    # Of many processes, a signal that only some have seen comes too late here.
+    status = (Status.INTERRUPTED if signals.seen and not together else
+              Status.FINISHED)
   return RunResult(state, infos, status, step, broken_at)
 
 

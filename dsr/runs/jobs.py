@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import logging
 
+from dsr import hosts
 from dsr.runs import contents, lock, records
 from dsr.types import Status
 
@@ -89,7 +90,9 @@ def claim(config: Any, *, only: tuple[str, ...] | None = None) -> None:
       data, or one that cannot be read, and `fresh` is not set.
   """
   if config.fresh:
-    forget(config.workdir)
+    if hosts.is_first():
+      forget(config.workdir)
+    hosts.any_of(False)  # The others wait for that.
     return
   record = recorded(config)
   if record is None:

@@ -13,7 +13,7 @@ from etils import eapp
 import jax
 
 from dsr import loop
-from dsr.runs import compiled, lock, screen
+from dsr.runs import compiled, distributed, screen
 from dsr.runs.engines import flags as engine_flags
 from dsr.runs.plan import Job
 
@@ -22,7 +22,8 @@ _WIDEST = 1e30  # Beyond it a float32 is infinite once it is squared or summed.
 
 
 def launch(config_class: type, run: Callable[[Any], Any], *,
-           jobs: Callable[[Any], Sequence[Job]] | None = None) -> None:
+           jobs: Callable[[Any], Sequence[Job]] | None = None,
+           many_hosts: bool = False) -> None:
   """Parses the flags of `config_class` and calls `run` on the result.
 
   Turns x64 on: small solves then use float64, data stay float32. While it runs
@@ -38,14 +39,18 @@ def launch(config_class: type, run: Callable[[Any], Any], *,
     run: the study.
     jobs: config -> the jobs of the study: then the command has the flags of
       `engines.flags`, which show the jobs or choose who makes them.
+    many_hosts: whether the command has the flags of `distributed`, by which
+      several processes run it together.
   """
-  how = engine_flags.Flags()
+  how, net = engine_flags.Flags(), distributed.Flags()
   parse = eapp.make_flags_parser(config_class, prog=command_name(), **_more(
-      config_class, jobs))
+      config_class, jobs, many_hosts))
 
   def parse_or_exit(argv):
-    nonlocal how
+    nonlocal how, net
     try:
+      if many_hosts:
+        net, argv = distributed.parse(argv)
       if jobs is not None:
         how, argv = engine_flags.parse(argv)
       if stray := _stray(argv):
@@ -59,12 +64,15 @@ def launch(config_class: type, run: Callable[[Any], Any], *,
     try:
       check_flags(config)
       chosen = engine_flags.check(how)
+      if many_hosts:
+        distributed.start(net)
       compiled.keep()
       if chosen.plan:
         engine_flags.show(chosen, config, jobs)
         return
       workdir = getattr(config, 'workdir', None)
-      with contextlib.nullcontext() if workdir is None else lock.held(workdir):
+      with (contextlib.nullcontext() if workdir is None else
+            distributed.held(workdir)):
         if chosen.engine:
           config = engine_flags.make(chosen, config, jobs)
         _tell(run(config), workdir)
@@ -84,6 +92,8 @@ def launch(config_class: type, run: Callable[[Any], Any], *,
       sys.exit(f'error: {error.strerror or error}{where}')
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
       _explain()
+      if distributed.is_lost(error):
+        distributed.end(error)
       if not _out_of_memory(error):
         raise
       sys.exit('error: out of memory: '
@@ -147,10 +157,11 @@ def command_name() -> str:
   return f'python -m {name}' if module else sys.argv[0]
 
 
-def _more(config_class, jobs) -> dict[str, Any]:
+def _more(config_class, jobs, many_hosts) -> dict[str, Any]:
   describe = getattr(config_class, 'describe', None)
   told = [] if describe is None else [describe()]
   told += [] if jobs is None else [engine_flags.HELP]
+  told += [distributed.HELP] if many_hosts else []
   return {'epilog': '\n'.join(told)} if told else {}
 
 

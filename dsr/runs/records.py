@@ -16,6 +16,7 @@ import os
 import pathlib
 import platform
 import shlex
+import socket
 import sys
 from typing import Any
 import zipfile
@@ -24,6 +25,7 @@ import jax
 import numpy as np
 
 import dsr
+from dsr import hosts
 from dsr.data import files
 from dsr.runs import checked, contents as contents_lib
 from dsr.runs.checked import Metric
@@ -180,12 +182,17 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Yields a temporary path; on success it becomes `path`, else it goes."""
+  """Yields a temporary path; on success it becomes `path`, else it goes.
+
+  It goes as well in all processes of many but the first.
+  """
   path = pathlib.Path(path)
-  part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+  part = path.with_name(
+      f'.{path.name}.{socket.gethostname()}.{os.getpid()}.part')
   try:
     yield part
-    os.replace(part, path)
+    if hosts.is_first():
+      os.replace(part, path)
   finally:
     part.unlink(missing_ok=True)
 

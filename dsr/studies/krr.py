@@ -16,7 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsr import checks, data as data_lib, kernels, krr, linalg, numerics
+from dsr import (
+    checks,
+    data as data_lib,
+    hosts,
+    kernels,
+    krr,
+    linalg,
+    numerics,
+)
 from dsr.krr import on_device
 from dsr.probes import intervals
 from dsr.runs import contents, records
@@ -58,8 +66,10 @@ def run(config: Config) -> dict[str, Any]:
     logging.info('training on %d of %d examples: %s', len(train),
                  len(splits.train), how)
     transform = data_lib.transforms.by_name(config.transform, train.x)
-    inputs = lambda x: jnp.asarray(data_lib.map_host(transform.apply, x))
+    inputs = lambda x: data_lib.map_host(transform.apply, x)
     examples = Examples(inputs(train.x), encoded(train))
+    if not hosts.several():  # Else each takes its rows.
+      examples = examples._replace(x=jnp.asarray(examples.x))
     x_test = inputs(splits.test.x)
   predict = _fit(config, kernel_fn, examples, seconds)
   with _timed('predict', seconds):
@@ -86,6 +96,9 @@ def _check(config: Config) -> None:
   checks.at_least('steps', config.steps, 1)
   checks.at_least('seed', config.seed, 0)
   checks.positive('ridge', config.ridge)
+  if config.solver != 'cg' and hosts.several():
+    raise ValueError(f'`solver` must be cg over many processes, got '
+                     f'{config.solver}.')
   for part in config.transform.split('+'):
     checks.one_of('transform', part, data_lib.transforms.known())
 
@@ -109,6 +122,14 @@ def _fit(config: Config, kernel_fn: KernelFn, examples: Examples,
          seconds: dict[str, float]) -> krr.Regressor:
   import threadpoolctl  # A dependency of scikit-learn.
 
+  if config.solver == 'cg' and _dealt(config):
+    with _timed('solve', seconds):
+      predict = krr.fit_on_hosts(
+          kernel_fn, examples, ridge=config.ridge, max_steps=config.steps,
+          workdir=config.workdir, progress=True, fingerprint=(
+              contents.fingerprint(config, ignore=('workdir', 'steps'))))
+      linalg.raise_if_failed(predict.info, ridge=config.ridge)
+    return predict
   if config.solver == 'cg':
     with _timed('solve', seconds):
       predict = krr.fit_by_cg(
@@ -131,6 +152,12 @@ def _fit(config: Config, kernel_fn: KernelFn, examples: Examples,
   with _timed('solve', seconds), threadpoolctl.threadpool_limits(threads):
     return krr.fit_gram(gram, kernel_fn, examples, ridge=config.ridge,
                         dtype=config.dtype)
+
+
+def _dealt(config) -> bool:
+  """Whether there are many processes, or a solve of many to go on with."""
+  return hosts.several() or (
+      pathlib.Path(config.workdir) / 'checkpoints').exists()
 
 
 def _device_holds(gram, dtype) -> bool:

@@ -8,6 +8,7 @@ r"""How fast kernels and attacks are: ratios taken side by side, in one run.
   python -m experiments.benchmark --suite=membership # Leave-one-out, shadows.
   python -m experiments.benchmark --suite=accelerator # All of it on a GPU.
   python -m experiments.benchmark --suite=thresholds # Of the attack's search.
+  python -m experiments.benchmark --suite=hosts --arrays=mnist.npz # Processes.
 
 The rivals of a case take turns (A B C A B C ...) after a warm-up that
 compiles; each round gives one ratio, and the tables show the median of the
@@ -30,15 +31,16 @@ N examples out is held against N refits, of which a few are made and timed.
 `accelerator` first holds kernels, regression, distillation, networks and
 attacks on the device against a CPU, then times them; each part has a time
 limit and is kept when a later one fails, so that the same command goes on.
+`hosts` holds 2 and 4 processes that `jax.distributed` connects against one.
 
 `thresholds` times nothing: it counts the images that the first-layer attack
 finds with each of its thresholds halved and doubled, on MNIST and CIFAR-10 from
 $TFDS_DATA_DIR; `--shrink=5` takes a fifth of the seeds.
 
-Everything but `membership` and `accelerator` is float32 with x64 off, since
-neural-tangents would turn to float64 otherwise. Takes 4 minutes on 2 CPU cores,
-20 s with `--only=fcn`; works on accelerators and without neural-tangents,
-torch, foolbox or torchattacks, whose columns then say so.
+Everything but `membership`, `accelerator` and `hosts` is float32 with x64 off,
+since neural-tangents would turn to float64 otherwise. Takes 4 minutes on 2 CPU
+cores, 20 s with `--only=fcn`; works on accelerators and without
+neural-tangents, torch, foolbox or torchattacks, whose columns then say so.
 """
 import dataclasses
 import time
@@ -53,6 +55,7 @@ from experiments.benchmark import (
   accelerator_suite,
   attack_suite,
   attacks as attack_rivals,
+  host_suite,
   kernel_suite,
   kernels as rivals,
   membership_suite,
@@ -67,17 +70,17 @@ class Config:
 
   # Which cases: kernels and KIP's loss, Gram matrices on several devices, steps
   # of distillation, adversarial attacks, membership attacks, all of it on an
-  # accelerator, or what the thresholds of an attack decide.
+  # accelerator, by several processes, or what an attack's thresholds decide.
   suite: Literal['kernels', 'gram', 'sets', 'attacks', 'membership',
-                 'accelerator', 'thresholds'] = 'kernels'
+                 'accelerator', 'hosts', 'thresholds'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.
   repeats: int = 15  # Rounds of a case, at most.
   seconds: float = 12.0  # After which a case stops, if it had three rounds.
   memory: bool = True  # Whether to measure the peak memory of image kernels.
   shrink: int = 1  # Divides all sizes, to try things out.
   seed: int = 0  # Of the inputs.
-  # Images for the suite `accelerator`, an .npz as `experiments.krr` takes it;
-  # unset: digits.
+  # Images for the suites `accelerator` and `hosts`, an .npz as for
+  # `experiments.krr`; unset: digits, or random ones.
   arrays: str = ''
   workers: int = 6  # Parts of the suite `accelerator` side by side.
   workdir: str = 'out/benchmark'  # Where record.json goes.
@@ -122,6 +125,7 @@ _SUITES = {
     'membership': membership_suite.membership_suite,
     'accelerator': accelerator_suite.accelerator_suite,
     'thresholds': thresholds.threshold_suite,
+    'hosts': host_suite.host_suite,
 }
 
 

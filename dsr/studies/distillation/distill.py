@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from absl import logging
 import jax
 
-from dsr import checks, data as data_lib, kernels, nets
+from dsr import checks, data as data_lib, hosts, kernels, nets
 from dsr.runs import jobs, records
 from dsr.studies.distillation import evaluation, results
 from dsr.studies.distillation.methods import table
@@ -246,6 +246,9 @@ def check(config: Config) -> None:
   checks.positive('learning_rate', config.learning_rate)
   checks.positive('network_learning_rate', config.network_learning_rate)
   checks.positive('ridge', config.ridge)
+  if config.method != 'kip' and hosts.several():
+    raise ValueError('`method` must be kip over many processes, got '
+                     f'{config.method}.')
   checks.within('corruption', config.corruption, 0, 1)
   checks.within('validation', config.validation, 0, 0.9)
   table.check(config)

@@ -4,7 +4,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from dsr import data as data_lib
+from dsr import data as data_lib, hosts
 from dsr.distill import kip as kip_lib
 from dsr.studies.distillation.methods import learning
 from dsr.studies.distillation.methods.method import Learned, Method, optimizer
@@ -13,14 +13,16 @@ from dsr.studies.distillation.problem import Problem, refuse_tables
 
 def _kip(config, kernel_fn, problem, baseline) -> Learned:
   black = problem.transform.apply(jnp.zeros_like(baseline.x[:1]))[0]
+  on = hosts.mesh() if hosts.several() else None
   solver = kip_lib.kip(
       kernel_fn, optimizer(config, optax.adam), ridge=config.ridge,
       batch_size=config.batch_size, learn_labels=config.learn_labels,
       loss=config.loss, min_distance=config.min_distance,
-      augment=data_lib.augment.by_name(config.augment, fill=black))
+      augment=data_lib.augment.by_name(config.augment, fill=black), on=on)
   return learning.learn(
       config, kernel_fn, problem, baseline, solver,
-      learning.targets_of(problem), remedies=('learning_rate', 'ridge'))
+      learning.targets_of(problem, on), remedies=('learning_rate', 'ridge'),
+      on=on)
 
 
 def _check(config: Any) -> None:

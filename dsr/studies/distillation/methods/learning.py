@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import numpy as np
 
-from dsr import loop
+from dsr import hosts, loop
 from dsr.distill import averaging, support as support_lib, targets
 from dsr.runs import contents, options as options_lib
 from dsr.studies.distillation import evaluation
@@ -45,7 +46,8 @@ def learn(
     remedies: tuple[str, ...] = ('learning_rate',),
     began: float | None = None, first: support_lib.Support | None = None,
     view: Callable[[Examples], Examples] | None = None,
-    rate_of: Callable[[Any], Any] | None = None) -> Learned:
+    rate_of: Callable[[Any], Any] | None = None, on: Mesh | None = None
+) -> Learned:
   """Runs `solver`, keeping what does best on the validation split.
 
   Args:
@@ -63,6 +65,7 @@ def learn(
       images that are learned are then the array `stored` of the result.
     rate_of: state -> the student's learning rate, of a method that learns it;
       that of the kept set is `student_rate` of the result.
+    on: the devices of many processes, if `solver` and `data` are for them.
 
   Raises:
     FloatingPointError: the loss is not finite; says at which step.
@@ -87,6 +90,7 @@ def learn(
   def on_chunk(step, state, info):
     nonlocal mark
     del info
+    state = hosts.own(state)
     kept['seconds'] += time.monotonic() - mark
     now = np.nan
     if len(held_out):
@@ -108,6 +112,8 @@ def learn(
   if config.schedule == 'constant':
     ignore += ('steps',)
   state = solver.init(jax.random.key(config.seed + 2), first, *init_args)
+  if on is not None:
+    state = hosts.spread(state, on)
   result = loop.run(
       solver.step, state, data, num_steps=config.steps, chunk=config.eval_every,
       workdir=config.workdir or None, checkpoint_every=10 * config.eval_every,
@@ -142,7 +148,8 @@ def _advice(config, remedies) -> str:
   return ' or '.join(map(say, remedies))
 
 
-def targets_of(problem: Problem) -> targets.Targets:
+def targets_of(
+    problem: Problem, on: Mesh | None = None) -> targets.Targets:
   """The training set as methods read it that draw batches."""
   examples = problem.examples(problem.train)
-  return targets.targets(examples.x, examples.y, problem.train.y)
+  return targets.targets(examples.x, examples.y, problem.train.y, on=on)
