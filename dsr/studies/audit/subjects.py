@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+import numpy as np
 
 from dsr import checks, data as data_lib, kernels, nets
 from dsr.data import released
