@@ -13,7 +13,6 @@ from dsr.probes.attacks import (
   autoattack,
   cw,
   deepfool,
-  fab,
   fgsm,
   pgd,
 )
@@ -206,34 +205,22 @@ def test_apgd(mlp, loss, norm):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('norm', ['linf', 'l2'])
-def test_fab_and_the_ensemble_image_by_image(convnet, norm):
-  """The ensemble of torchattacks, which has fewer steps unless told."""
+def test_the_ensemble_image_by_image(mlp, norm):
+  """That of torchattacks has fewer steps unless it is made of its parts."""
   torchattacks = pytest.importorskip('torchattacks')
-  epsilon = {'linf': 0.05, 'l2': 0.4}[norm]
-  how = {'norm': {'linf': 'Linf', 'l2': 'L2'}[norm], 'eps': epsilon}
-  ours = convnet.ours(autoattack.autoattack, epsilon=epsilon, norm=norm)
-  moved = (ours - convnet.x).reshape(ATTACKED, -1)
-  assert np.linalg.norm(
-      moved, ord=np.inf if norm == 'linf' else 2, axis=1).max() <= (
-          epsilon * (1 + 1e-5))
+  how = {'norm': {'linf': 'Linf', 'l2': 'L2'}[norm], 'eps': EPSILON[norm]}
+  ours = mlp.ours(autoattack.autoattack, epsilon=EPSILON[norm], norm=norm,
+                  queries=1000)
   published = torchattacks.MultiAttack([
-      torchattacks.APGD(convnet.network, steps=100, loss='ce', **how),
-      torchattacks.APGDT(convnet.network, steps=100, n_classes=10, **how),
-      torchattacks.FAB(convnet.network, steps=100, multi_targeted=True,
+      torchattacks.APGD(mlp.network, steps=100, loss='ce', **how),
+      torchattacks.APGDT(mlp.network, steps=100, n_classes=10, **how),
+      torchattacks.FAB(mlp.network, steps=100, multi_targeted=True,
                        n_classes=10, **how),
-      torchattacks.Square(convnet.network, n_queries=5000, **how)])
-  theirs = attack_rivals.from_torch(published(*convnet.inputs))
-  falls, peer = (convnet.right(convnet.x) & ~convnet.right(x)
-                 for x in (ours, theirs))
-  assert 0.2 < peer.mean() < 0.9
+      torchattacks.Square(mlp.network, n_queries=1000, **how)])
+  theirs = attack_rivals.from_torch(published(*mlp.inputs))
+  falls, peer = (mlp.right(mlp.x) & ~mlp.right(x) for x in (ours, theirs))
+  assert 0.1 < peer.mean() < 0.9
   assert np.sum(peer & ~falls) <= 1  # Of 100.
-  near = torchattacks.FAB(
-      convnet.network, norm=how['norm'], eps=10.0, steps=100,
-      multi_targeted=True, n_classes=10)
-  sizes = [_median(convnet, x, norm) for x in (
-      convnet.ours(fab.fab, norm=norm),
-      attack_rivals.from_torch(near(*convnet.inputs)))]
-  assert sizes[0] <= 1.02 * sizes[1]
 
 
 def _median(victim, x_adv, norm):
