@@ -61,7 +61,7 @@ class Config:
   keep: Literal['auto', 'best', 'last'] = 'auto'
   ema: float = 0.0  # Decay of a moving average that is kept; 0 for none.
   # Share of the training set that is held out, at most 5000 examples; unset:
-  # 0.1, but 0 with methods that pick nothing on it (mfc, kcenter, random, ...).
+  # 0.1, but 0 with methods that pick nothing on it (mfc, kcenter, ...).
   validation: float | None = None
   network_width: int = 1024  # Of the MLP that rkip_finite attacks.
   dm_network: str = 'convnet3'  # Whose random features dm matches.

@@ -25,7 +25,7 @@ def _problem(**changes):
 def test_what_picks_nothing_on_a_validation_split_holds_none_out():
   held_out = {name: _resolved(method=name).validation for name in table.names()}
   assert {name for name, share in held_out.items() if not share} == {
-      'random', 'herding', 'kcenter', 'kmedoids', 'el2n', 'mfc', 'label_solve',
+      'herding', 'kcenter', 'kmedoids', 'el2n', 'mfc', 'label_solve',
       'rkip_finite'}
   assert {share for share in held_out.values() if share} == {0.1}
   assert _resolved(method='mfc', validation=0.2).validation == 0.2

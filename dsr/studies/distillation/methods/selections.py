@@ -206,8 +206,9 @@ def _by_features(config) -> tuple[str, ...]:
 
 _UNSET = {'keep': 'last', 'validation': 0.0}
 _SCORED = frozenset({'features', 'score_network', 'score_epochs'})
-RANDOM = Method(random, 'a random subset of the training set', _UNSET,
-                uneven=True)
+# The images that learned sets start from, so of the same part of the data.
+RANDOM = Method(random, 'a random subset of the training set',
+                {'keep': 'last'}, uneven=True)
 HERDING = Method(
     herding, 'images whose mean follows that of their class (arXiv:1611.07725)',
     _UNSET, _SCORED, networks=_by_features, uneven=True)
