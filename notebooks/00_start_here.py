@@ -183,6 +183,7 @@ notebook.table(
 # | who was in the training set | `08_membership` | `dsr.probes` |
 # | what a cover proves | `09_covers_and_robustness` | `dsr.distill`, `dsr.probes` |
 # | what is unfair and what is chance | `10_fairness` | `dsr.probes` |
+# | neural-tangents' first programs, on today's JAX | `11_from_neural_tangents` | `dsr.kernels`, `dsr.krr` |
 #
 # Two things in them that the papers do not have: the witness of wrong candidates,
 # a function of the input that shows *where* a network contradicts them

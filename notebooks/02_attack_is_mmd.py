@@ -316,7 +316,8 @@ print(f'without the first candidate: + {float(gains[0]):.6g} by the formula, '
 #   as images some end as leftovers with weight zero; with as many as images,
 #   some images are often missed.
 # - Nor does it say that the attacker knows when they have succeeded: the loss
-#   tells how much of the network is explained, not by whose images.
+#   tells how much of the network is explained, not by whose images. That the
+#   predictor has a kink at each of them does, see `dsr.attack.kinks`.
 #
 # ## Checks
 #

@@ -10,6 +10,8 @@ import sys
 from etils import eapp
 import pytest
 
+from dsr.runs import distributed
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMAND = 'python -m experiments.'
 
@@ -48,7 +50,8 @@ def test_commands_have_flags_that_exist(where, command):
   module = importlib.import_module(f'{name}.__main__' if folder else name)
   study = getattr(module, name.split('.')[-1], module)
   # What a page leaves open, such as `--method=M`, is text for its flag.
-  config = eapp.make_flags_parser(study.Config)(['command', *flags])
+  _, words = distributed.parse(['command', *flags])
+  config = eapp.make_flags_parser(study.Config)(words)
   assert isinstance(config, study.Config)
 
 

@@ -1,8 +1,7 @@
 """One process of the suite `hosts`: makes a part, leaves what it found.
 
-  python -m experiments.benchmark.host_worker PORT PROCESSES PROCESS PART FOLDER
-
-The folder has x.npy and y.npy, which are mapped, not read: each process takes
+`host_suite` starts it as a module, with PORT PROCESSES PROCESS PART FOLDER. The
+folder has x.npy and y.npy, which are mapped, not read: each process takes
 its rows alone.
 """
 import json

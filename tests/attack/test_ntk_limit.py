@@ -79,9 +79,9 @@ def test_without_biases_images_come_back_up_to_scale():
   assert out.info['scale_free']
   # Digits have a black pixel, so that filling the range fixes the scale.
   assert problem.errors(data, out.candidates).max() < 1e-3
+
+
 @pytest.mark.slow
-
-
 def test_many_outputs():
   data = problem.digits(10, 10)
   kernel_fn = kernels.fcn(1)
@@ -98,9 +98,9 @@ def test_fewer_candidates_than_images_explain_less(victim):
   out = _attack(victim, config)
   assert out.candidates.shape == (5, 8, 8, 1)
   assert 0.01 < out.loss < 1
+
+
 @pytest.mark.slow
-
-
 def test_seeds_side_by_side_and_resume_agree(victim, tmp_path):
   config = _PLAIN._replace(steps=100, num_seeds=2)
   whole = _attack(victim, config)

@@ -72,6 +72,9 @@ BROKEN = {
         'expected = 0.8 * 0.2 / 36',
         'expected = 0.8 / 36',
         'simulated, nothing differs: variance between classes'),
+    '11_from_neural_tangents': (
+        'theta = ntk(x_train)', 'theta = nngp(x_train)',
+        'ensemble: mean of drawn networks, in standard errors'),
 }
 
 # zmq's sockets and asyncio's loops of a kernel that has ended.
