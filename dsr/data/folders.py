@@ -56,10 +56,10 @@ def parse(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:
   """
   text = os.fspath(path)
   match = re.fullmatch(r'(.+)@(\d+)', text)
-  if match is None or pathlib.Path(text).expanduser().is_dir():
-    return pathlib.Path(text).expanduser(), None
+  if match is None or pathlib.Path(os.path.expanduser(text)).is_dir():
+    return pathlib.Path(os.path.expanduser(text)), None
   checks.within('size after @', int(match[2]), 1, _LARGEST)
-  return pathlib.Path(match[1]).expanduser(), int(match[2])
+  return pathlib.Path(os.path.expanduser(match[1])), int(match[2])
 
 
 def is_folder(path: str | os.PathLike) -> bool:

@@ -106,7 +106,7 @@ def files_of(path: str | os.PathLike) -> list[pathlib.Path]:
     folder, _ = folders.parse(path)
     return [f for c in folders.classes_of(folder)
             for f in folders.files_of(folder / c)]
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   labels = _labels_of(path)
   return [path] if labels is None or not labels.exists() else [path, labels]
 
@@ -130,7 +130,7 @@ def read_set(name: str, path: str | os.PathLike) -> tuple[
     found = folders.read(name, folder, size=size)
     return {'images': found.x, 'labels': np.array(found.classes)[found.y]}, (
         found.notes)
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   if path.suffix not in TORCH:
     return files.read_npz(name, path), ()
   found, notes = _pair(torch_file.read(name, path))

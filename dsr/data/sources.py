@@ -148,7 +148,7 @@ def input_size(name: str | os.PathLike) -> int | None:
   if base not in SOURCES and folders.is_folder(base):
     return math.prod(folders.load('name', base).train.x.shape[1:])
   if base.endswith('.npz'):
-    if not pathlib.Path(base).expanduser().exists():
+    if not pathlib.Path(os.path.expanduser(base)).exists():
       return None
     found = files.read_npz('name', base, only=('x_train',))
     shape = found['x_train'].shape[1:] if found else ()

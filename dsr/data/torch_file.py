@@ -101,7 +101,7 @@ def read(name: str, path: str | os.PathLike) -> Any:
       holds anything but tensors, numbers and texts in plain containers. The
       message names the file.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   try:
     with open(path, 'rb') as file:
       start = file.read(2)

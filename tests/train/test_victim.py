@@ -261,8 +261,8 @@ def test_bad_recipes_are_refused():
   bad = [
       ({'loss': 'hinge'}, '`loss` must be one of mse, cross_entropy'),
       ({'learning_rate': 0.0}, '`learning_rate` must be positive'),
-      ({'momentum': 1.0}, '`momentum` must be below 1'),
-      ({'momentum': -0.1}, r'`momentum` must be in \[0, 1\]'),
+      ({'momentum': 1.0}, r'`momentum` must be in \[0, 1\)'),
+      ({'momentum': -0.1}, r'`momentum` must be in \[0, 1\)'),
       ({'batch_size': 0}, '`batch_size` must be .* at least 1'),
       ({'weight_decay': -1.0}, '`weight_decay` must be .* not negative'),
       ({'clip': 0.0}, '`clip` must be positive'),
