@@ -49,6 +49,12 @@ def test_duals_are_those_of_the_predictor(victim):
   near = np.linalg.norm(truth[:, None] - found[None], axis=2) < 1e-2
   sums = near @ out.duals  # An image may be shared by several candidates.
   np.testing.assert_allclose(sums, victim[3], rtol=2e-2)
+  # What is left bounds the distance of the two measures, known to us here.
+  places = jnp.concatenate([jnp.asarray(victim[0].x),
+                            jnp.asarray(out.candidates)])
+  weights = np.concatenate([victim[3], -out.duals])
+  mmd = np.sum(weights * (np.asarray(victim[1](places)) @ weights)) ** 0.5
+  assert mmd <= out.info['mmd'] < 1e-2 * victim[4] ** 0.5
 
 
 def test_loss_is_zero_at_the_truth_however_it_is_split(victim):

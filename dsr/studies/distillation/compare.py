@@ -39,7 +39,7 @@ class Config:
   # Those listed at the end of --help, with commas between them; all: the whole
   # training set.
   methods: str = 'random,kcenter,herding,mfc,dm,kip,rkip'
-  distilled: str = ''  # Sets of your own beside them: .npz files, by commas.
+  distilled: str = ''  # Sets of your own (.npz, .pt or folders), by commas.
   # Sizes of the sets, with commas between them; 3:1:2 has one a class.
   images_per_class: str = '1,10'
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.

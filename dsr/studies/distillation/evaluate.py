@@ -24,9 +24,9 @@ _MOST = 25_000  # Images in a kernel regression, whose matrix takes 8 T^2 bytes.
 class Config:
   """Evaluates all training images, or a set from elsewhere."""
 
-  dataset: str = 'digits'  # A name (digits, mnist, ...), name[3,8] or an .npz.
+  dataset: str = 'digits'  # digits, mnist, ..., name[3,8], an .npz or a folder.
   data_dir: str | None = None  # Folder of prepared TFDS datasets.
-  set: str = ''  # An .npz, see README; '' for all training images.
+  set: str = ''  # .npz, .pt or folder, see README; '' for all training images.
   transform: str = 'standardise'  # none, mean, standardise, zca; or a+b.
   max_train: int = 0  # Training examples used, balanced; 0 means all.
   validation: float = 0.0  # Share of the training set that is left out.
@@ -73,6 +73,7 @@ def run(config: Config) -> dict[str, Any]:
       config.workdir, config=config, contents=contents.of(config),
       metrics=metrics, wall_time=time.monotonic() - began,
       extra={'num_images': len(shown.labels), 'name': shown.name,
+             'set_notes': list(shown.notes),
              'images_per_class': np.bincount(
                  shown.labels, minlength=problem.train.num_classes).tolist(),
              'num_test': len(problem.test)})
