@@ -175,7 +175,7 @@ notebook.picture(
     dots.intervals,
     {'kernel regression': {n: r['krr_accuracy'] for n, r in results.items()},
      'three MLPs': {n: r['mlp_accuracy'] for n, r in results.items()}},
-    title='Test accuracy of ten images in place of two hundred',
+    title='Ten images in place of two hundred',
     alt='Dots with 95 % intervals of the test accuracy of five sets of ten '
         'images. Kernel regression is above 90 % on those of KIP and RKIP, near '
         '80 % on that of the attack and 65 % on random images; the MLPs are '
