@@ -14,7 +14,7 @@
 # is an experimental finding without a theorem number; the share that is left at
 # the true images is ours.
 #
-# **Time on 2 CPU cores.** About four minutes.
+# **Time on 2 CPU cores.** About three minutes.
 
 # %%
 # Installs dsr where it is missing; does nothing where it is there already.

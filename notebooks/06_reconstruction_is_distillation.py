@@ -146,6 +146,8 @@ found = ntk_limit.reconstruct(
     jax.random.key(1), released,
     ntk_limit.Config(ratio=10 / 200, steps=1000, dtype='float64'),
     kernel_fn=kernel_fn, progress=False)
+
+# %%
 rebuilt = jnp.asarray(found.candidates)
 sets['attack, M < N'] = Examples(rebuilt, predict(rebuilt))
 as32 = jax.tree.map(

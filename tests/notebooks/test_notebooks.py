@@ -17,7 +17,8 @@ from notebooks import execute
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = execute.sources()
 each = pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.stem)
-FAST = ('02_attack_is_mmd', '05_outliers')
+FAST = ('02_attack_is_mmd', '03_unique_at_infinite_width', '05_outliers',
+        '09_covers_and_robustness', '10_fairness', '11_from_neural_tangents')
 LARGEST = 1.5e6  # Bytes of an executed notebook.
 SECONDS = 600  # A cell may take here: tests share their cores.
 # Paths of a machine: a home, a temporary or a site folder.
