@@ -15,9 +15,10 @@ def _reference(x, kernel, padding):
       x, kernel, (1, 1), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-@pytest.fixture
-def images(monkeypatch):
-  """Seven of 6 x 5 x 8, taken two at a time and one at the end."""
+@pytest.fixture(params=[0, 64], ids=['patches', 'rows'])
+def images(request, monkeypatch):
+  """Seven of 6 x 5 x 8: rows, or patches of two at a time and one at the end."""
+  monkeypatch.setattr(conv2d_lib, '_NARROW', request.param)
   monkeypatch.setattr(conv2d_lib, '_CACHE', 2 * 30 * 72 * 8)
   return jax.random.normal(jax.random.key(0), (7, 6, 5, 8))
 
@@ -36,6 +37,7 @@ def test_whole_batch_and_even_blocks_are_the_same(images, monkeypatch):
   kernel = jax.random.normal(jax.random.key(1), (3, 3, 8, 4))
   even = conv2d(images[:6], kernel)
   monkeypatch.undo()
+  monkeypatch.setattr(conv2d_lib, '_NARROW', 0)
   np.testing.assert_allclose(conv2d(images[:6], kernel), even, rtol=1e-12)
 
 
@@ -64,6 +66,7 @@ def test_maps_over_kernels(images):
 def test_blocks_keep_no_patches(monkeypatch):
   x = jax.random.normal(jax.random.key(0), (64, 8, 8, 16), jnp.float32)
   kernel = jnp.ones((3, 3, 16, 16), jnp.float32)
+  monkeypatch.setattr(conv2d_lib, '_NARROW', 0)
 
   def temporary():
     loss = lambda x, k: jnp.sum(conv2d(x, k)**2)
@@ -73,3 +76,17 @@ def test_blocks_keep_no_patches(monkeypatch):
   whole = temporary()
   monkeypatch.setattr(conv2d_lib, '_CACHE', 4 * x[0].size * 9 * 4)
   assert temporary() < 0.5 * whole
+
+
+def test_few_channels_out_make_no_patches():
+  """LeNet's layers are products with rows; wider ones keep to patches."""
+  def products(size, channels, outputs, width):
+    x = jnp.ones((2, width, width, channels))
+    kernel = jnp.ones((size, size, channels, outputs))
+    jaxpr = jax.make_jaxpr(lambda x, k: conv2d(x, k, padding=0))(x, kernel)
+    return [e.invars[1].aval.shape for e in jaxpr.eqns
+            if e.primitive.name == 'dot_general']
+
+  assert products(5, 1, 6, 32) == [(5 * 32, 28 * 6)]
+  assert products(5, 6, 16, 14) == [(5 * 14 * 6, 10 * 16)]
+  assert products(3, 1, 128, 30) == [(9, 128)]
