@@ -23,8 +23,8 @@ from dsr import numerics
 
 _CACHE = 4_000_000  # Bytes of patches in a block; measured on 1 MiB of L2.
 _SMALL = 64  # Entries of a patch, below which a product is no work.
-# O W / b up to which rows are faster than patches: 2.2 and 1.4 times as fast at 40
-# and 45, between 0.8 and 1.2 times from 77 to 102.
+# O W / b up to which rows are faster than patches: 2.2 and 1.4 times as fast at
+# 40 and 45, between 0.8 and 1.2 times from 77 to 102.
 _NARROW = 64
 
 

@@ -72,7 +72,7 @@ class Difference(NamedTuple):
   @property
   def sign(self) -> int:
     """1 or -1 where the interval does not hold 0, else 0."""
-    return (self.low > 0) - (self.high < 0)
+    return int(self.low > 0) - int(self.high < 0)
 
 
 class Needed(NamedTuple):

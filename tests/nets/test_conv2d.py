@@ -17,7 +17,7 @@ def _reference(x, kernel, padding):
 
 @pytest.fixture(params=[0, 64], ids=['patches', 'rows'])
 def images(request, monkeypatch):
-  """Seven of 6 x 5 x 8: rows, or patches of two at a time and one at the end."""
+  """Seven of 6 x 5 x 8: rows, or patches of two at a time, then of one."""
   monkeypatch.setattr(conv2d_lib, '_NARROW', request.param)
   monkeypatch.setattr(conv2d_lib, '_CACHE', 2 * 30 * 72 * 8)
   return jax.random.normal(jax.random.key(0), (7, 6, 5, 8))

@@ -8,7 +8,7 @@ from dsr.probes import differences
 from dsr.report import overview as overview_lib, tables
 from dsr.report.page import Table
 from dsr.runs import records
-from dsr.studies.audit import cells as cells_lib
+from dsr.studies.audit import cells as cells_lib, pairs as pairs_lib
 from dsr.studies.audit.cells import QUESTIONS, Cell, Compared
 from dsr.studies.audit.results import (
   Results,
@@ -28,7 +28,8 @@ def make(results: Results, found: dict[tuple[str, str], Cell],
   """The table of an audit.
 
   No interval is corrected for the number of marks: the legend tells how many
-  would be wrong by chance. Sets are held against random subsets alone.
+  would be wrong by chance. Marks are against random subsets; `pairs` holds the
+  sets against each other.
 
   Args:
     results: of the audit.
@@ -41,7 +42,7 @@ def make(results: Results, found: dict[tuple[str, str], Cell],
       (name, question): other for (name, question), cell in found.items()
       if subjects[name].method not in ('all', 'dp', 'random')
       and (ref := random.get(name)) is not None and (ref, question) in found
-      and comparable(cell, found[ref, question])
+      and pairs_lib.comparable(cell, found[ref, question])
       and (other := cells_lib.compare(
           question, cell, found[ref, question])) is not None}
   rows = []
@@ -59,12 +60,21 @@ def make(results: Results, found: dict[tuple[str, str], Cell],
           'no start' if question == 'start' and subject.method in (
               'all', 'dp') else ''))
     rows.append(overview_lib.Row(subject.title, cells))
+  published = {name: s for name, s in subjects.items()
+               if s.method not in ('all', 'dp')}
+  pairs = pairs_lib.compare(
+      list(published), [name for name, s in published.items()
+                        if s.method == 'own'], found)
+  titles = {name: subject.title for name, subject in subjects.items()}
+  data = [differences_table(
+      'Sets less a random subset of as many images', 'random', [
+          ({'set': titles[name]}, question, test)
+          for (name, question), test in tested.items()])] if tested else []
+  if pairs:
+    data.append(pairs_lib.table(pairs, titles))
   return overview_lib.Overview(
       TITLE, _legend(results, tested), columns('set'), rows,
-      _sentences(results, found, tested), [differences_table(
-          'Sets less a random subset of as many images', 'random', [
-              ({'set': subjects[name].title}, question, test)
-              for (name, question), test in tested.items()])] if tested else ())
+      _sentences(results, found, tested, pairs), data)
 
 
 def columns(first: str) -> list[tables.Column]:
@@ -82,11 +92,6 @@ def references(results: Results) -> dict[str, str]:
   random = {sizes[name]: name for name, s in results.plan.subjects.items()
             if s.method == 'random'}
   return {name: random[size] for name, size in sizes.items() if size in random}
-
-
-def comparable(a: Cell, b: Cell) -> bool:
-  """Whether both are shares of the same images, or AUCs, which need not."""
-  return bool(a.sources) or a.images == b.images
 
 
 def marked(question: str, test: Compared) -> tuple[str, str]:
@@ -173,7 +178,7 @@ def _legend(results, tested) -> str:
       f'differed, {len(tested) / 20:.2g} of them would be wrong on average.')
 
 
-def _sentences(results, found, tested) -> list[str]:
+def _sentences(results, found, tested, pairs=()) -> list[str]:
   signs: dict[str, dict[int, list[str]]] = {}
   for (name, question), test in tested.items():
     sign = test.difference.sign * QUESTIONS[question].better
@@ -192,15 +197,28 @@ def _sentences(results, found, tested) -> list[str]:
         'No set was seen to be better than a random subset in one thing '
         'without being worse in another.')
   other = _other_models(results, tested)
-  if pays or other:
+  if pays or other or pairs:
     worse = f'worse in something: {_some(pays)}' if pays else ''
-    told.append(sentence(['; '.join(filter(None, [worse, other]))]))
+    told.append(sentence(['; '.join(filter(None, [
+        worse, other, _among_each_other(pairs, title)]))]))
   return [*told, *filter(None, [_cost(results)]), _not_asked(results, found)]
 
 
 def _trade(sign) -> str:
   better = f'better in {", ".join(sign[1])}, ' if sign[1] else ''
   return f'{better}worse in {", ".join(sign[-1])}'
+
+
+def _among_each_other(pairs, title) -> str:
+  """Which sets another one dominates."""
+  if not pairs:
+    return ''
+  beaten = [f'{title(name)} (by {_some([title(other) for other in others])})'
+            for name, others in pairs_lib.dominated(pairs).items()]
+  if not beaten:
+    return 'no set was seen to dominate another'
+  return ('between sets, dominated (another is better in something and worse '
+          f'in nothing): {_some(beaten)}')
 
 
 def _other_models(results, tested) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from dsr.probes import differences
 from dsr.runs import records
-from dsr.studies.audit import cells, overview, plan
+from dsr.studies.audit import cells, overview, pairs, plan
 
 IMAGES = differences.Part('images', 0.02**2, 10**6, 100)
 
@@ -81,9 +81,44 @@ def test_shares_of_other_images_are_marked_in_audits_alone():
   right = np.arange(40).reshape(1, 40) % 2 == 0
   one = cells.Cell(records.metric(0.5), 'x', {'right': right})
   other = one._replace(images='y')
-  assert overview.comparable(one, one)
-  assert not overview.comparable(one, other)
+  assert pairs.comparable(one, one)
+  assert not pairs.comparable(one, other)
   test = cells.compare('rebuilt', one, other)
   assert not test.paired
   paired = cells.compare('rebuilt', one, one)
   assert test.difference.high > 2 * paired.difference.high
+
+
+def test_a_set_dominates_where_it_is_better_and_nowhere_worse():
+  """By intervals widened for the number of questions that were asked."""
+  pair = lambda **values: pairs.Pair('a', 'b', {
+      question: _test(value) for question, value in values.items()})
+  assert pair(accuracy=0.1, membership=0.001).verdict == 'better'
+  assert pair(accuracy=0.001, membership=0.1).verdict == 'worse'
+  assert pair(accuracy=0.1, membership=0.1).verdict == 'a trade'
+  assert pair(accuracy=0.001).verdict == 'cannot tell'
+  # 0.04 is 2 standard errors: 1.96 of one question, 2.24 of two are needed.
+  assert pair(accuracy=0.04).verdict == 'better'
+  assert pair(accuracy=0.04, worst=0.0).verdict == 'cannot tell'
+  found = [pair(accuracy=0.1), pairs.Pair('c', 'b', {'worst': _test(-0.1)})]
+  assert pairs.dominated(found) == {'b': ['a'], 'c': ['b']}
+  row, other = pairs.table(found, {'a': 'A', 'b': 'B', 'c': 'C'}).rows
+  assert row == {'set': 'A', 'against': 'B', 'verdict': 'better',
+                 'accuracy': '▲ +10.0'}
+  assert other['worst'] == '▼ -10.0'
+
+
+def test_pairs_are_those_of_questions_asked_of_both():
+  right = np.arange(40).reshape(1, 40) % 4 > 0
+  cell = cells.Cell(records.metric(0.75), 'x', {'right': right})
+  worse = cell._replace(arrays={'right': right & (np.arange(40) > 30)})
+  found = {('a', 'accuracy'): cell, ('b', 'accuracy'): worse,
+           ('a', 'robustness'): cell, ('c', 'accuracy'): cell._replace(
+               images='y')}
+  (pair,) = pairs.compare('abc', [], found)
+  assert (pair.one, pair.other, list(pair.tests)) == ('a', 'b', ['accuracy'])
+  assert pair.verdict == 'better'
+  many = {(str(i), 'accuracy'): cell for i in range(13)}
+  names = [str(i) for i in range(13)]
+  assert len(pairs.compare(names, [], many)) == 0
+  assert len(pairs.compare(names, ['3'], many)) == 12
