@@ -70,7 +70,7 @@ setuptools.setup(
         # without.
         'peers': ['adversarial-robustness-toolbox>=1.20',
                   'efficientnet-lite-pytorch>=0.1.0', 'equinox>=0.13',
-                  'foolbox>=3.3',
+                  'foolbox>=3.3', 'opacus>=1.5',
                   'torch>=2.9', 'torchattacks>=3.5'],
     },
 )

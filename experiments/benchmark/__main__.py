@@ -5,6 +5,7 @@ r"""How fast kernels and attacks are: ratios taken side by side, in one run.
   python -m experiments.benchmark --suite=gram    # A 20,000 x 20,000 matrix.
   python -m experiments.benchmark --suite=sets    # DM steps, coreset distances.
   python -m experiments.benchmark --suite=attacks # PGD and APGD, and PyTorch's.
+  python -m experiments.benchmark --suite=clipping # DP-SGD, and Opacus's.
   python -m experiments.benchmark --suite=membership # Leave-one-out, shadows.
   python -m experiments.benchmark --suite=accelerator # All of it on a GPU.
   python -m experiments.benchmark --suite=thresholds # Of the attack's search.
@@ -39,8 +40,8 @@ $TFDS_DATA_DIR; `--shrink=5` takes a fifth of the seeds.
 
 Everything but `membership`, `accelerator` and `hosts` is float32 with x64 off,
 since neural-tangents would turn to float64 otherwise. Takes 4 minutes on 2 CPU
-cores, 20 s with `--only=fcn`; works on accelerators and without
-neural-tangents, torch, foolbox or torchattacks, whose columns then say so.
+cores, 20 s with `--only=fcn`; works on accelerators, and without
+neural-tangents, torch, foolbox, torchattacks or opacus: columns say so.
 """
 import dataclasses
 import time
@@ -55,6 +56,7 @@ from experiments.benchmark import (
   accelerator_suite,
   attack_suite,
   attacks as attack_rivals,
+  clipping,
   host_suite,
   kernel_suite,
   kernels as rivals,
@@ -69,10 +71,12 @@ class Config:
   """Times kernels, steps and attacks against their rivals."""
 
   # Which cases: kernels and KIP's loss, Gram matrices on several devices, steps
-  # of distillation, adversarial attacks, membership attacks, all of it on an
-  # accelerator, by several processes, or what an attack's thresholds decide.
-  suite: Literal['kernels', 'gram', 'sets', 'attacks', 'membership',
-                 'accelerator', 'hosts', 'thresholds'] = 'kernels'
+  # of distillation, adversarial attacks, clipped gradients, membership attacks,
+  # all of it on an accelerator, by several processes, or what an attack's
+  # thresholds decide.
+  suite: Literal['kernels', 'gram', 'sets', 'attacks', 'clipping',
+                 'membership', 'accelerator', 'hosts',
+                 'thresholds'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.
   repeats: int = 15  # Rounds of a case, at most.
   seconds: float = 12.0  # After which a case stops, if it had three rounds.
@@ -122,6 +126,7 @@ _SUITES = {
     'gram': kernel_suite.gram_suite,
     'sets': set_suite.set_suite,
     'attacks': attack_suite.attack_suite,
+    'clipping': clipping.clipping_suite,
     'membership': membership_suite.membership_suite,
     'accelerator': accelerator_suite.accelerator_suite,
     'thresholds': thresholds.threshold_suite,

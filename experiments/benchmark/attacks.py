@@ -26,7 +26,7 @@ from dsr.probes.attacks import apgd, pgd
 from experiments.benchmark.kernels import ABSENT
 from experiments.benchmark.measure import Call
 
-PEERS = ('torch', 'foolbox', 'torchattacks')
+PEERS = ('torch', 'foolbox', 'torchattacks', 'opacus')
 _CLASSES = 10
 _FITTED = 400  # Examples that the readout is fitted to.
 _NOISE = 0.3  # Deviation of a pixel from its class's centre.

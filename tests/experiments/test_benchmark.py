@@ -18,6 +18,7 @@ from dsr.runs import records
 from experiments.benchmark import (
   __main__ as benchmark,
   accelerator_suite,
+  clipping,
   device_checks,
   joint_maps,
   measure,
@@ -238,3 +239,24 @@ def test_membership_suite(tmp_path):
   rows = _rows(tmp_path)
   assert rows['leave_one_out_2000']['difference'] < 1e-4
   assert rows['shadows_256']['ours_s'] > 0
+
+
+def test_clipping_suite(tmp_path):
+  """By one process without PyTorch; sums are those of single examples."""
+  metrics = benchmark.run(
+      _config(tmp_path, suite='clipping', only='mlp', repeats=1))
+  assert metrics['clip_mlp_mnist_ours_per_plain'].value > 0
+  case = clipping.CASES[-1].shrunk(64)
+  total = clipping.calls_of(case, 0)['ours']()
+  norm = np.sqrt(sum(np.sum(np.square(a)) for a in jax.tree.leaves(total)))
+  assert 0.9 * clipping.CLIP < norm <= case.images * clipping.CLIP
+
+
+@pytest.mark.slow
+def test_clipped_sums_are_those_of_opacus(tmp_path):
+  pytest.importorskip('opacus')
+  benchmark.run(_config(tmp_path, suite='clipping', repeats=1))
+  rows = _rows(tmp_path)
+  assert len(rows) == len(clipping.CASES)
+  for row in rows.values():
+    assert row['difference'] < 1e-5
