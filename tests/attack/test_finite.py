@@ -40,6 +40,9 @@ def test_most_images_of_a_linearised_network(linear):
   error = problem.errors(data, out.candidates)
   assert np.sum(error < 0.05) >= 8
   assert out.loss < 0.05
+  near = problem.distances(data, out.candidates[out.claimed]).min(axis=0)
+  assert len(near) >= 8
+  assert near.max() < 0.05
 
 
 @pytest.mark.slow

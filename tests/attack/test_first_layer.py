@@ -25,8 +25,7 @@ def _attack(released, config=_QUICK, **options):
 
 @pytest.fixture(scope='module')
 def standard():
-  data = problem.digits(10)
-  return data, *problem.network(data)
+  return problem.digits(10), *problem.standard()
 
 
 def test_change_is_spanned_by_the_inputs(standard):

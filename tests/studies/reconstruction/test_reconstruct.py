@@ -299,6 +299,8 @@ def test_flags_are_read_and_help_is_complete(capsys):
      "`threat` must be 'parameters' or 'final' with `compare`"),
     (INFINITE, {'threat': 'outputs'}, '`threat` must be one of query'),
     (FINITE, {'threat': 'query'}, '`threat` must be one of parameters'),
+    (FINITE, {'threat': 'final'},
+     "`threat` must be 'parameters' with the attack finite, which looks at"),
     (FINITE, {'num_told': 2}, '`num_told` must be an integer of at least'),
     (FINITE, {'noise': -1.0}, '`noise` must be finite and not negative'),
     (FINITE, {'prune': 1.5}, r'`prune` must be in \[0, 0.99\]'),
