@@ -97,17 +97,18 @@ def changed(threshold: Threshold | None, factor: float) -> Iterator[
                        for m in threshold.modules]
   try:
     put(value)
-    _forget()
+    _forget(threshold)
     yield first_layer.DEFAULT
   finally:
     put(old)
-    _forget()
+    _forget(threshold)
 
 
-def _forget():
-  """Programs have thresholds in them."""
-  first_layer.first_layer.cache_clear()
-  jax.clear_caches()
+def _forget(threshold):
+  """Programs have thresholds in them, other than those of NumPy."""
+  if threshold.modules != (rows,):
+    first_layer.first_layer.cache_clear()
+    jax.clear_caches()
 
 
 def make(dataset: str, width: int, seed: int) -> Victim:

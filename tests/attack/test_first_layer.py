@@ -82,6 +82,17 @@ def test_repeated_and_black_images(kind):
 
 
 @pytest.mark.slow
+def test_more_digits_than_dimensions_are_not_claimed():
+  """Some of the 64 pixels are black in all: the rank is below N = 60."""
+  data = problem.digits(60)
+  released, _ = problem.network(data, nets.MLP(1, widths=(512,)))
+  out = _attack(released, _QUICK._replace(patience=2))
+  assert out.info['rank'] < 60
+  near = problem.distances(data, out.candidates).min(axis=0)
+  assert np.all(near[out.claimed] < 0.05)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('use_bias', [True, False])
 def test_an_input_of_zeros_has_a_row_through_biases_alone(use_bias):
   """No weight moves by its gradient; without biases it leaves no trace."""
