@@ -173,6 +173,14 @@ def test_a_mixture_that_stays_one_is_told_by_its_second_direction():
   assert out.second[0] < 10
 
 
+def test_rounding_does_not_hide_a_row():
+  """The energy on its zeros is singular; as float32 has it, maybe negative."""
+  codes, true = (jnp.asarray(a, jnp.float32) for a in _toy())
+  zeros = sparse_rows.is_zero(true[0], codes, jnp.full(6, 1e-7))
+  _, second = sparse_rows._pair(zeros - 2e-7, codes)  # Less 2e-7 times I.
+  assert second > 10
+
+
 def test_descent_finds_all_rows_from_random_starts():
   codes, true = _toy()
   start = np.random.default_rng(1).normal(size=(40, 6))
