@@ -91,6 +91,7 @@ def reconstruct(
     share of |theta|^2 that this misses, for several starts the least.
     `info` has `seed_losses`; with `vertices` how many are `confirmed`, met
     twice or more, and if they were taken the `hits` and `contrast` of each.
+    In a subspace `confidence` is that of `vertices.excess`.
 
   Raises:
     ValueError: see `check`; no point of the span within the pixel range.
@@ -133,7 +134,17 @@ def reconstruct(
       x = found.x[:num].reshape(num, *released.input_shape).astype(x.dtype)
       loss, duals = _fit(released, config, data, x)
       info |= {'hits': found.hits[:num], 'contrast': found.contrast[:num]}
-  return Reconstruction(x, duals, loss, best.curve, runs[-1].status, info)
+  confidence = None
+  if data.basis is not None:
+    confidence = _confidence(vertices.excess(
+        np.asarray(data.basis, np.float64), released, x, slack=config.slack))
+  return Reconstruction(
+      x, duals, loss, best.curve, runs[-1].status, info, confidence)
+
+
+def _confidence(excess):
+  """0.95 where nine bounds or more are met beyond those of any vertex."""
+  return 1 - 0.5 ** (np.maximum(excess, 0) / 2)
 
 
 def _num_vertices(config, data) -> int:

@@ -15,7 +15,12 @@ s is convex, so a linear program in the direction of its gradient ends in a
 vertex and never lowers s (Mangasarian, 1996, successive linearisation). From
 random directions this finds images without any gradient of the network; from
 rough candidates one program is often exact. Photographs, which have few black
-and white pixels, are no vertices. Axes: D inputs, R dimensions, M candidates.
+and white pixels, are no vertices.
+
+Other vertices are met twice as well, where pixels are few. But they lie on R
+bounds and few more, as R planes meet in a point, while an image lies on as many
+as it has black and white pixels: that tells which are images (`excess`). Axes:
+D inputs, R dimensions, M candidates.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,6 +36,8 @@ from dsr.attack.release import Released
 
 _SAME = 1e-2  # RMSE below which two vertices are one, over the pixel range.
 _STILL = 1e-9  # A gain of s below this ends a climb.
+_ALIKE = 1e-4  # 1 - cosine of bounds that are one, as of pixels always black.
+_TOUCHES = 2.5  # Times `slack`: how near to a bound a pixel is on it.
 
 
 class Found(NamedTuple):
@@ -38,8 +45,7 @@ class Found(NamedTuple):
 
   Attributes:
     x: (K, D) vertices.
-    hits: (K,) starts that led there. Two or more confirm an image: other
-      vertices are too many to be met twice.
+    hits: (K,) starts that led there.
     contrast: (K,) s.
   """
 
@@ -169,6 +175,32 @@ def distinct(
   kept, hits = np.asarray(kept), np.asarray(hits)
   order = np.lexsort((-contrast[kept], -hits))
   return Found(x[kept[order]], hits[order], contrast[kept[order]])
+
+
+def excess(
+    basis: Float[np.ndarray, 'D R'], released: Released,
+    x: Float[np.ndarray, 'M ...'], *, slack: float = 1e-3
+) -> Int[np.ndarray, 'M']:
+  """How many more bounds each of `x` lies on than a vertex must: beyond R.
+
+  Bounds that are the same in the span, up to a factor, count once.
+
+  Args:
+    basis: as in `climb`.
+    released: with the pixel range.
+    x: points of the span.
+    slack: as in `climb`.
+  """
+  low, high = _range(released)
+  x = np.asarray(x, np.float64).reshape(len(x), -1)
+  near = _TOUCHES * max(slack, 1e-6) * (high - low)
+  normal = basis / np.maximum(
+      np.linalg.norm(basis, axis=1, keepdims=True), np.finfo(float).tiny)
+  alike = np.abs(normal @ normal.T) > 1 - _ALIKE
+  first = alike.argmax(axis=1)  # Of the pixels that are alike.
+  touches = (x < (low + near)[None]) | (x > (high - near)[None])
+  return np.array([len(np.unique(first[row])) for row in touches]) - (
+      basis.shape[1])
 
 
 def _range(released):
