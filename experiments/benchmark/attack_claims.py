@@ -144,5 +144,5 @@ def _row(name, counts) -> dict[str, Any]:
   row = {'case': name, 'victims': len(counts), 'images': _NUM * len(counts),
          'found': int(found), 'claimed': int(claimed)}
   if claimed:
-    row['right'] = intervals.wilson(int(right), int(claimed))
+    row['right'] = records.metric(*intervals.wilson(int(right), int(claimed)))
   return row
