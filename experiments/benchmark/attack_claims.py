@@ -133,16 +133,17 @@ def claim_suite(config: Any) -> tuple[list[dict], list[str]]:
   found.append(_row('all', [c for case in chosen
                             for c in kept[str(case)].values()]))
   return found, [tables.render(
-      found, ['case', 'victims', 'images', 'found', 'claimed',
-              tables.Column('right', percent=True)],
-      title=f'Images below an RMSE of {_RIGHT:g}; claims; claims that are '
-      'right [95 % interval]')]
+      found, ['case', 'images', 'found', 'claimed',
+              tables.Column('precision', percent=True)],
+      title=f'Images; those below an RMSE of {_RIGHT:g}; claims; claims that '
+      'are right [95 % interval]')]
 
 
 def _row(name, counts) -> dict[str, Any]:
   found, claimed, right = np.sum(list(counts), axis=0)
-  row = {'case': name, 'victims': len(counts), 'images': _NUM * len(counts),
-         'found': int(found), 'claimed': int(claimed)}
+  row = {'case': name} | {key: records.metric(float(value)) for key, value in (
+      ('images', _NUM * len(counts)), ('found', found), ('claimed', claimed))}
   if claimed:
-    row['right'] = records.metric(*intervals.wilson(int(right), int(claimed)))
+    row['precision'] = records.metric(
+        *intervals.wilson(int(right), int(claimed)))
   return row

@@ -253,8 +253,8 @@ def test_claims_are_counted_and_kept(tmp_path, monkeypatch, capsys):
   config = _config(tmp_path, suite='claims', only='simulate', shrink=1)
   metrics = benchmark.run(config)
   assert seen == [('simulate', 11), ('simulate', 12)] * 2
-  assert metrics['all_right'].value == 18 / 20
-  assert _rows(tmp_path)['all']['found'] == 32
+  assert metrics['all_precision'].value == 18 / 20
+  assert metrics['all_found'].value == 32
   benchmark.run(config)
   assert len(seen) == 4
   assert '90.0 [' in capsys.readouterr().out
