@@ -91,7 +91,7 @@ def reconstruct(
     share of |theta|^2 that this misses, for several starts the least.
     `info` has `seed_losses`; with `vertices` how many are `confirmed`, met
     twice or more, and if they were taken the `hits` and `contrast` of each.
-    In a subspace `confidence` is that of `vertices.excess`.
+    In a subspace `confidence` is that of `vertices.hold`.
 
   Raises:
     ValueError: see `check`; no point of the span within the pixel range.
@@ -136,15 +136,16 @@ def reconstruct(
       info |= {'hits': found.hits[:num], 'contrast': found.contrast[:num]}
   confidence = None
   if data.basis is not None:
-    confidence = _confidence(vertices.excess(
+    confidence = _confidence(vertices.hold(
         np.asarray(data.basis, np.float64), released, x, slack=config.slack))
   return Reconstruction(
       x, duals, loss, best.curve, runs[-1].status, info, confidence)
 
 
-def _confidence(excess):
-  """0.95 where nine bounds or more are met beyond those of any vertex."""
-  return 1 - 0.5 ** (np.maximum(excess, 0) / 2)
+def _confidence(hold):
+  """0.95 from 9 more bounds than any vertex has, and a leverage of 0.8 on."""
+  return np.minimum(1 - 0.5 ** (np.maximum(hold.excess, 0) / 2),
+                    1 - np.maximum(hold.leverage - 0.75, 0))
 
 
 def _num_vertices(config, data) -> int:

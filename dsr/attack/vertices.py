@@ -18,9 +18,12 @@ rough candidates one program is often exact. Photographs, which have few black
 and white pixels, are no vertices.
 
 Other vertices are met twice as well, where pixels are few. But they lie on R
-bounds and few more, as R planes meet in a point, while an image lies on as many
-as it has black and white pixels: that tells which are images (`excess`). Axes:
-D inputs, R dimensions, M candidates.
+bounds and few more, as R planes meet in a point, or on more within a face that
+images share, and then some bound alone holds them there. An image lies on as
+many bounds as it has black and white pixels, and any of them could be left out:
+that tells which are images (`hold`).
+
+Axes: D inputs, R dimensions, M candidates.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -177,13 +180,26 @@ def distinct(
   return Found(x[kept[order]], hits[order], contrast[kept[order]])
 
 
-def excess(
+class Hold(NamedTuple):
+  """What holds points in their place.
+
+  Attributes:
+    excess: (M,) bounds that each lies on, beyond the R of a vertex. Bounds that
+      are the same in the span, up to a factor, count once.
+    leverage: (M,) the largest a' (A' A)^+ a of these bounds' normals a, stacked
+      as A: 1 where the point could move without one of them, 1/2 where every
+      direction is held twice. 1 for points without any.
+  """
+
+  excess: Int[np.ndarray, 'M']
+  leverage: Float[np.ndarray, 'M']
+
+
+def hold(
     basis: Float[np.ndarray, 'D R'], released: Released,
     x: Float[np.ndarray, 'M ...'], *, slack: float = 1e-3
-) -> Int[np.ndarray, 'M']:
-  """How many more bounds each of `x` lies on than a vertex must: beyond R.
-
-  Bounds that are the same in the span, up to a factor, count once.
+) -> Hold:
+  """What holds each of `x` in its place; see `Hold`.
 
   Args:
     basis: as in `climb`.
@@ -199,8 +215,13 @@ def excess(
   alike = np.abs(normal @ normal.T) > 1 - _ALIKE
   first = alike.argmax(axis=1)  # Of the pixels that are alike.
   touches = (x < (low + near)[None]) | (x > (high - near)[None])
-  return np.array([len(np.unique(first[row])) for row in touches]) - (
-      basis.shape[1])
+  met, leverage = [], []
+  for row in touches:
+    bounds = np.unique(first[row])
+    met.append(len(bounds))
+    left = np.linalg.svd(normal[bounds], full_matrices=False)[0]
+    leverage.append(np.sum(left**2, axis=1).max() if len(bounds) else 1.0)
+  return Hold(np.array(met) - basis.shape[1], np.array(leverage))
 
 
 def _range(released):
