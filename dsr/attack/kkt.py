@@ -137,15 +137,22 @@ def reconstruct(
   confidence = None
   if data.basis is not None:
     confidence = _confidence(vertices.hold(
-        np.asarray(data.basis, np.float64), released, x, slack=config.slack))
+        np.asarray(data.basis, np.float64), released, x, slack=config.slack),
+        released.num_train)
   return Reconstruction(
       x, duals, loss, best.curve, runs[-1].status, info, confidence)
 
 
-def _confidence(hold):
-  """0.95 from 9 more bounds than any vertex has, and a leverage of 0.8 on."""
-  return np.minimum(1 - 0.5 ** (np.maximum(hold.excess, 0) / 2),
+def _confidence(hold, num):
+  """0.95 from 9 more bounds than any vertex has, and a leverage of 0.8 on.
+
+  And 0 for what lies on less than half as many bounds as images do here: as the
+  better half of `num` candidates, in the median.
+  """
+  usual = np.median(np.sort(hold.excess)[-max(num // 2, 1):])
+  sure = np.minimum(1 - 0.5 ** (np.maximum(hold.excess, 0) / 2),
                     1 - np.maximum(hold.leverage - 0.75, 0))
+  return np.where(hold.excess < usual / 2, 0, sure)
 
 
 def _num_vertices(config, data) -> int:
