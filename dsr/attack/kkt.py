@@ -146,13 +146,17 @@ def reconstruct(
 def _confidence(hold, num):
   """0.95 from 9 more bounds than any vertex has, and a leverage of 0.8 on.
 
-  And 0 for what lies on less than half as many bounds as images do here: as the
-  better half of `num` candidates, in the median.
+  And 0 behind the `num` candidates on most bounds, for there are no more images,
+  and for what lies on less than half as many as the better half of these, in the
+  median.
   """
-  usual = np.median(np.sort(hold.excess)[-max(num // 2, 1):])
+  order = np.argsort(-hold.excess, kind='stable')
+  usual = np.median(hold.excess[order[:max(num // 2, 1)]])
   sure = np.minimum(1 - 0.5 ** (np.maximum(hold.excess, 0) / 2),
                     1 - np.maximum(hold.leverage - 0.75, 0))
-  return np.where(hold.excess < usual / 2, 0, sure)
+  sure[hold.excess < usual / 2] = 0
+  sure[order[num:]] = 0
+  return sure
 
 
 def _num_vertices(config, data) -> int:

@@ -63,7 +63,7 @@ CASES = (
     Case('simulate', _FLOW | {'width': 256}, 2, {'start_steps': 300}),
     Case('published', _FLOW | {'width': 256}, 2, {'steps': 5000}),
     Case('kkt', _KKT | {'width': 256}, options=_SHORT),
-    Case('kkt', _KKT | {'width': 512, 'dataset': 'mnist_odd_even'}, 2),
+    Case('kkt', _KKT | {'width': 512, 'dataset': 'mnist_odd_even'}),
     # Here they must fail, all or nearly all.
     Case('simulate', _DESCENT | {'width': 256}, 2, {'start_steps': 300}),
     Case('finite', _DESCENT | {'width': 256, 'optimizer': 'adam',
