@@ -10,6 +10,7 @@ input, K dimensions.
 """
 from typing import NamedTuple
 
+from absl import logging
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
@@ -59,7 +60,12 @@ def of(released: Released, *, subspace: bool, dtype) -> Coordinates:
       isinstance(module, MLP) and module.widths and 1 < released.num_train
       < min(released.size, module.widths[0])):
     return Coordinates()
-  return Coordinates(*(jnp.asarray(a, dtype) for a in _affine(released)))
+  try:
+    within = _affine(released)
+  except ValueError as error:  # Full rank, as by Adam or under noise.
+    logging.info('Candidates are sought among all inputs: %s', error)
+    return Coordinates()
+  return Coordinates(*(jnp.asarray(a, dtype) for a in within))
 
 
 def _affine(released):

@@ -29,7 +29,13 @@ import numpy as np
 import optax
 
 from dsr import linalg, numerics
-from dsr.attack import coordinates, features, prior as prior_lib, projection
+from dsr.attack import (
+    certify,
+    coordinates,
+    features,
+    prior as prior_lib,
+    projection,
+)
 from dsr.attack.drive import drive
 from dsr.attack.finite_config import DEFAULT, GRADIENTS, Config, check
 from dsr.attack.ntk_limit import num_candidates
@@ -227,8 +233,9 @@ def reconstruct(
   labels = np.asarray(numerics.matmul(at.factor.k, at.duals.reshape(-1, 1)))
   labels = labels.reshape(per_row.shape)[0]
   order = np.argsort(-gains, kind='stable')
+  x = np.asarray(x)[order]
   return Reconstruction(
-      np.asarray(x)[order], duals[order], loss, driven.curve, driven.status,
+      x, duals[order], loss, driven.curve, driven.status,
       {'gains': gains[order], 'labels': labels[order],
        'seed_losses': driven.losses,
-       'subspace': data.within.dim(0)})
+       'subspace': data.within.dim(0)}, certify.confidence(released, x))

@@ -44,53 +44,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 
-from dsr import checks, loop, numerics
+from dsr import loop, numerics
 from dsr.attack import restore, sparse_rows
 from dsr.attack.alternation import alternate
+from dsr.attack.first_layer_config import (
+    DEFAULT,
+    INDEPENDENT,
+    MIXTURE,
+    Config,
+    check,
+    least_zeros,
+)
 from dsr.attack.release import Released
 from dsr.attack.result import Reconstruction
 from dsr.attack.rows import read
 from dsr.attack.span import Span, span
 from dsr.types import Solver, Status
 
+__all__ = ['DEFAULT', 'Config', 'Data', 'Info', 'State', 'check',
+           'first_layer', 'reconstruct']
+
 _NEAR = 0.999  # Polished rows of a larger |cosine| are copies.
-_MIXTURE = 10.0  # Of `Rows.second`: a mixture of two rows has less.
 _FEWEST = 0.15  # Share of all units that the search reads a row from, at least.
 _MANY = 12  # Units for an image from which on descent finds rows.
-_MARGIN = 0.1  # Share of zeros beyond those that chance can give.
-_INDEPENDENT = 0.01  # Least distance of a new row from the span of the known.
-
-
-class Config(NamedTuple):
-  """How the attack is run.
-
-  Attributes:
-    num_starts: random starts of each kind a round.
-    max_rounds: rounds, at most.
-    patience: rounds without a new image after which the search ends.
-    iterations: alternations from each start.
-    oversample: inactive units used by the search, relative to N; 15 % of all
-      units are taken at least.
-    zeros: share of the units at which a row must be 0. Images leave 36 to 50 %
-      of them inactive throughout training, vectors of the span that are no row
-      are 0 at N - 1 units at most; below that share and 10 % more, nothing is
-      accepted either.
-    refinements: passes of the last stage.
-    searches: times that the search may go on after rows that turned out to be
-      copies were taken away.
-  """
-
-  num_starts: int = 64
-  max_rounds: int = 400
-  patience: int = 12
-  iterations: int = 24
-  oversample: float = 1.5
-  zeros: float = 0.3
-  refinements: int = 8
-  searches: int = 3
-
-
-DEFAULT = Config()
 
 
 class State(NamedTuple):
@@ -159,11 +135,11 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     # A combination of known rows is no new image, however sparse it is.
     rest = t - known @ t
     length = jnp.linalg.norm(rest)
-    new = ((found.zeros[i] > least) & (found.second[i] > _MIXTURE)
-           & (count < rows.shape[0]) & (length > _INDEPENDENT)
+    new = ((found.zeros[i] > least) & (found.second[i] > MIXTURE)
+           & (count < rows.shape[0]) & (length > INDEPENDENT)
            & (jnp.max(jnp.abs(rows @ t)) < _NEAR))
     rows = rows.at[count].set(jnp.where(new, t, rows[count]), mode='drop')
-    rest = rest / jnp.maximum(length, _INDEPENDENT)
+    rest = rest / jnp.maximum(length, INDEPENDENT)
     known += jnp.where(new, rest[:, None] * rest[None, :], 0)
     return rows, count + new, known
 
@@ -186,7 +162,7 @@ def first_layer(config: Config = DEFAULT) -> Solver:
     found = sparse_rows.polish(jnp.concatenate(ends), data.codes, data.spread)
     order = jnp.argsort(-found.zeros)
     found = jax.tree.map(lambda a: a[order], found)
-    least = max(config.zeros, (num - 1) / width + _MARGIN)
+    least = least_zeros(num, width, config)
     add = functools.partial(accept, found=found, least=least)
     known = jnp.eye(num, dtype=found.t.dtype) - _complement(state.rows)
     rows, count, _ = jax.lax.fori_loop(
@@ -197,16 +173,6 @@ def first_layer(config: Config = DEFAULT) -> Solver:
             Info(missing, jnp.all(jnp.isfinite(rows))))
 
   return Solver(init, step)
-
-
-def check(config: Config) -> None:
-  """Raises a ValueError for an option out of its range."""
-  for name in ('num_starts', 'max_rounds', 'patience', 'iterations',
-               'searches'):
-    checks.at_least(name, getattr(config, name), 1)
-  checks.at_least('refinements', config.refinements, 0)
-  checks.within('oversample', config.oversample, 1, 10)
-  checks.within('zeros', config.zeros, 0.1, 0.5)
 
 
 def _complement(rows):

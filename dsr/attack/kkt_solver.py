@@ -4,6 +4,7 @@ Axes: M candidates, C outputs, R dimensions of the first layer's span.
 """
 from typing import NamedTuple
 
+from absl import logging
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from dsr.attack.result import noise
 from dsr.types import Solver
 
 _MOMENTUM, _LAST_RATE = 0.9, 0.05
+_HIDDEN = 0.5  # A singular value of the start, over the least of the images.
 
 
 class Given(NamedTuple):
@@ -168,5 +170,10 @@ def given(released: Released, config: Config = DEFAULT) -> Given:
   if rank in (None, True):
     most = min(released.num_train, len(values))
     floor = values[most] if most < len(values) else 0
+    if floor > _HIDDEN * values[most - 1]:
+      logging.warning(
+          'The first layer of theta_T shows no span of %d images: it did not '
+          'start near 0, and where it started is not known. Expect none of '
+          'them back; with theta_0 there are other attacks.', most)
     rank = max(1, int((values[:most] > 1.05 * floor).sum()))
   return Given(theta, jnp.asarray(basis[:, :rank]))

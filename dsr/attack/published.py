@@ -25,7 +25,7 @@ import numpy as np
 import optax
 
 from dsr import checks, numerics
-from dsr.attack import prior as prior_lib, sparse_adam
+from dsr.attack import certify, prior as prior_lib, sparse_adam
 from dsr.attack.drive import drive
 from dsr.attack.prior import Prior
 from dsr.attack.release import Released
@@ -266,6 +266,7 @@ def reconstruct(
   if len(parts) > 1:
     info |= {name: a[order] for name, a in zip(
         ('duals_final', 'duals_initial'), parts)}
+  x = np.asarray(state.x)[order]
   return Reconstruction(
-      np.asarray(state.x)[order], sum(parts)[order],
-      float(first) / moved, driven.curve, driven.status, info)
+      x, sum(parts)[order], float(first) / moved, driven.curve, driven.status,
+      info, certify.confidence(released, x))

@@ -38,6 +38,33 @@ class Read(NamedTuple):
   rows: Float[np.ndarray, 'M N']
 
 
+class Near(NamedTuple):
+  """Rows that guesses lead to; fields as of `sparse_rows.Rows`."""
+
+  rows: Float[np.ndarray, 'M N']
+  zeros: Float[np.ndarray, 'M']
+  second: Float[np.ndarray, 'M']
+
+
+def near(places: Float[np.ndarray, 'M N'], factors: Span, *,
+         num_units: int) -> Near:
+  """The rows that are 0 where guesses at inputs are most clearly inactive.
+
+  Args:
+    places: z of each guess.
+    factors: of the change.
+    num_units: inactive units that a row is read from.
+  """
+  width = factors.codes.shape[1]
+  rows, limit = _exact(np.stack(
+      [_row(z, factors, num_units) for z in places]), factors)
+  second = []
+  for small in _sizes(rows, factors) < limit[:, None]:
+    part = factors.codes[:, small]
+    second.append(width * np.linalg.eigvalsh(part @ part.T)[1])
+  return Near(rows, _zeros(rows, limit, factors), np.array(second))
+
+
 def read(released: Released, factors: Span, rows: Float[np.ndarray, 'M N'],
          refinements: int) -> Read:
   """The inputs of accepted rows.

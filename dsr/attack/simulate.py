@@ -29,7 +29,14 @@ import numpy as np
 import optax
 
 from dsr import checks, numerics
-from dsr.attack import coordinates, finite, prior as prior_lib, starts, unrolled
+from dsr.attack import (
+    certify,
+    coordinates,
+    finite,
+    prior as prior_lib,
+    starts,
+    unrolled,
+)
 from dsr.attack.drive import drive
 from dsr.attack.features import smoothed_relu
 from dsr.attack.ntk_limit import num_candidates
@@ -178,9 +185,7 @@ def _simulate(module, shape, path_steps, config, prior_of):
     updates, opt_state = optimizer(state.place).update(
         gradient, state.opt_state)
     place = state.place + updates[0]
-    labels = state.labels
-    if config.labels == 'learned':
-      labels += updates[1]
+    labels = state.labels + (updates[1] if config.labels == 'learned' else 0)
     x = data.within.inputs(place, shape)
     if config.prior.project:
       x = prior_lib.project(config.prior, prior_of, x)
@@ -217,9 +222,8 @@ def prepare(
   num, size = num_candidates(released, config.ratio), released.size
   within = coordinates.of(released, subspace=config.subspace, dtype=dtype)
   if start is None:
-    dim = within.dim(size)
-    scale = config.start_scale * (size / dim) ** 0.5
-    place = scale * jax.random.normal(key, (num, dim), dtype)
+    scale = config.start_scale * (size / within.dim(size)) ** 0.5
+    place = scale * jax.random.normal(key, (num, within.dim(size)), dtype)
   else:
     place = within.places(
         jnp.asarray(starts.distinct(start, released, num), dtype))
@@ -277,7 +281,7 @@ def reconstruct(
       key, solver, data, steps=config.steps, name='simulate', workdir=workdir,
       chunk=_CHUNK, progress=progress, tolerance=config.tolerance or None,
       fingerprint=repr(config), on_chunk=on_chunk)
-  x, labels = driven.state.x, driven.state.labels
+  x, labels = np.asarray(driven.state.x), driven.state.labels
   if config.labels == 'network':
     labels = _outputs(released.module, data.theta_T, x)
   loss, left = unrolled.mismatch(
@@ -286,8 +290,8 @@ def reconstruct(
   info = {'labels': np.asarray(labels), 'left': float(left), 'subspace':
           data.within.dim(0), 'start_loss': float(driven.curve[0])}
   return Reconstruction(
-      np.asarray(x), np.full(labels.shape, np.nan), float(loss), driven.curve,
-      driven.status, info)
+      x, np.full(labels.shape, np.nan), float(loss), driven.curve,
+      driven.status, info, certify.confidence(released, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)

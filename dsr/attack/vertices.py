@@ -15,7 +15,15 @@ s is convex, so a linear program in the direction of its gradient ends in a
 vertex and never lowers s (Mangasarian, 1996, successive linearisation). From
 random directions this finds images without any gradient of the network; from
 rough candidates one program is often exact. Photographs, which have few black
-and white pixels, are no vertices. Axes: D inputs, R dimensions, M candidates.
+and white pixels, are no vertices.
+
+Other vertices are met twice as well, where pixels are few. But they lie on R
+bounds and few more, as R planes meet in a point, or on more within a face that
+images share, and then some bound alone holds them there. An image lies on as
+many bounds as it has black and white pixels, and any of them could be left out:
+that tells which are images (`hold`).
+
+Axes: D inputs, R dimensions, M candidates.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,6 +39,8 @@ from dsr.attack.release import Released
 
 _SAME = 1e-2  # RMSE below which two vertices are one, over the pixel range.
 _STILL = 1e-9  # A gain of s below this ends a climb.
+_ALIKE = 1e-4  # 1 - cosine of bounds that are one, as of pixels always black.
+_TOUCHES = 2.5  # Times `slack`: how near to a bound a pixel is on it.
 
 
 class Found(NamedTuple):
@@ -38,8 +48,7 @@ class Found(NamedTuple):
 
   Attributes:
     x: (K, D) vertices.
-    hits: (K,) starts that led there. Two or more confirm an image: other
-      vertices are too many to be met twice.
+    hits: (K,) starts that led there.
     contrast: (K,) s.
   """
 
@@ -169,6 +178,50 @@ def distinct(
   kept, hits = np.asarray(kept), np.asarray(hits)
   order = np.lexsort((-contrast[kept], -hits))
   return Found(x[kept[order]], hits[order], contrast[kept[order]])
+
+
+class Hold(NamedTuple):
+  """What holds points in their place.
+
+  Attributes:
+    excess: (M,) bounds that each lies on, beyond the R of a vertex. Bounds that
+      are the same in the span, up to a factor, count once.
+    leverage: (M,) the largest a' (A' A)^+ a of these bounds' normals a, stacked
+      as A: 1 where the point could move without one of them, 1/2 where every
+      direction is held twice. 1 for points without any.
+  """
+
+  excess: Int[np.ndarray, 'M']
+  leverage: Float[np.ndarray, 'M']
+
+
+def hold(
+    basis: Float[np.ndarray, 'D R'], released: Released,
+    x: Float[np.ndarray, 'M ...'], *, slack: float = 1e-3
+) -> Hold:
+  """What holds each of `x` in its place; see `Hold`.
+
+  Args:
+    basis: as in `climb`.
+    released: with the pixel range.
+    x: points of the span.
+    slack: as in `climb`.
+  """
+  low, high = _range(released)
+  x = np.asarray(x, np.float64).reshape(len(x), -1)
+  near = _TOUCHES * max(slack, 1e-6) * (high - low)
+  normal = basis / np.maximum(
+      np.linalg.norm(basis, axis=1, keepdims=True), np.finfo(float).tiny)
+  alike = np.abs(normal @ normal.T) > 1 - _ALIKE
+  first = alike.argmax(axis=1)  # Of the pixels that are alike.
+  touches = (x < (low + near)[None]) | (x > (high - near)[None])
+  met, leverage = [], []
+  for row in touches:
+    bounds = np.unique(first[row])
+    met.append(len(bounds))
+    left = np.linalg.svd(normal[bounds], full_matrices=False)[0]
+    leverage.append(np.sum(left**2, axis=1).max() if len(bounds) else 1.0)
+  return Hold(np.array(met) - basis.shape[1], np.array(leverage))
 
 
 def _range(released):

@@ -19,9 +19,18 @@ from dsr.runs import jobs, records, screen
 BEGIN = '<!-- tables of records: begin -->'
 END = '<!-- tables of records: end -->'
 _COPY = 'network_accuracy'  # Of the first network's, which has its own name.
-_SHARES = ('accuracy', 'recovered')  # In names of what is shown in percent.
+# In names of what is shown in percent.
+_SHARES = ('accuracy', 'recovered', 'precision')
 _RUN = ('record', 'data', 'settings', 'seed', 'date', 'device', 'command')
 _MEASURED = ('record', 'metric', 'claimed', 'ours', 'interval')
+# Of commands with many runs that are compared: a row for each run instead, and
+# a column for each of these.
+_COMPARED = {'python -m experiments.reconstruct': (
+    'recovered_rmse_0.01', 'recovered_rmse_0.05', 'median_rmse', 'claimed',
+    'claim_precision', 'others_median_rmse', 'kernel_distance',
+    'unexplained_final', 'unexplained_both', 'unexplained_path',
+    'greedy_l2_first', 'greedy_l2_half', 'greedy_l2_three_quarters',
+    'seconds')}
 # Flags that have a column of their own, or say nothing of the result.
 _NO_SETTINGS = ('dataset', 'data_dir', 'seed', 'attack_seed', 'workdir')
 
@@ -80,7 +89,8 @@ def page(found: Iterable[dict[str, Any]], base: str | os.PathLike) -> str:
 
   The first has a row for each run, with what it takes to repeat it; the second
   one for each number: published for these settings, ours, and the ends of our
-  95 % interval, which an exact number lacks.
+  95 % interval, which an exact number lacks. Where many runs of a command are
+  compared, the second has a row for each run as well.
 
   Args:
     found: records, by `find`.
@@ -90,9 +100,12 @@ def page(found: Iterable[dict[str, Any]], base: str | os.PathLike) -> str:
   by_command = sorted(found, key=_command)
   for command, group in itertools.groupby(by_command, key=_command):
     rows = [_row(record, base) for record in group]
-    measured = [line for row in rows for line in _measured(row)]
-    parts += [f'## `{command}`', '', tables.markdown(rows, _RUN), '',
-              tables.markdown(measured, _MEASURED), '']
+    parts += [f'## `{command}`', '', tables.markdown(rows, _RUN), '']
+    if command in _COMPARED:
+      parts += [tables.markdown(rows, _columns(rows, command)), '']
+    else:
+      measured = [line for row in rows for line in _measured(row)]
+      parts += [tables.markdown(measured, _MEASURED), '']
   return '\n'.join(parts)
 
 
@@ -132,13 +145,29 @@ def _settings(record) -> list[str]:
   return kept
 
 
+def _columns(rows, command) -> list[str | tables.Column]:
+  """Those of `_COMPARED`, each with its published value where there is one."""
+  columns = ['record']
+  for name in _COMPARED[command]:
+    title = name.replace('_', ' ')
+    columns.append(_column(f'metrics.{name}')._replace(title=title))
+    if any(name in row['claimed'] for row in rows):
+      columns.append(_column(f'claimed.{name}')._replace(
+          title=f'{title}, published'))
+  return columns
+
+
+def _column(key) -> tables.Column:
+  return tables.Column(
+      key, percent=any(share in key for share in _SHARES),
+      digits=1 if key.endswith('seconds') else None)
+
+
 def _measured(row) -> list[dict[str, str]]:
   """The metrics of a row, a line each, beside published values."""
   lines = []
   for name in row['metrics']:
-    column = tables.Column(
-        f'metrics.{name}', percent=any(share in name for share in _SHARES),
-        digits=1 if name.endswith('seconds') else None)
+    column = _column(f'metrics.{name}')
     found = {'metrics': row['metrics'],
              'claimed': {name: row['claimed'].get(name)}}
     (ours, told), = tables.grid([found], [

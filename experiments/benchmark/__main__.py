@@ -9,6 +9,7 @@ r"""How fast kernels and attacks are: ratios taken side by side, in one run.
   python -m experiments.benchmark --suite=membership # Leave-one-out, shadows.
   python -m experiments.benchmark --suite=accelerator # All of it on a GPU.
   python -m experiments.benchmark --suite=thresholds # Of the attack's search.
+  python -m experiments.benchmark --suite=claims  # Of attacks on networks.
   python -m experiments.benchmark --suite=hosts --arrays=mnist.npz # Processes.
 
 The rivals of a case take turns (A B C A B C ...) after a warm-up that
@@ -36,7 +37,8 @@ limit and is kept when a later one fails, so that the same command goes on.
 
 `thresholds` times nothing: it counts the images that the first-layer attack
 finds with each of its thresholds halved and doubled, on MNIST and CIFAR-10 from
-$TFDS_DATA_DIR; `--shrink=5` takes a fifth of the seeds.
+$TFDS_DATA_DIR; `--shrink=5` takes a fifth of the seeds. `claims` counts how
+often attacks are right where they claim to have a training image.
 
 Everything but `membership`, `accelerator` and `hosts` is float32 with x64 off,
 since neural-tangents would turn to float64 otherwise. Takes 4 minutes on 2 CPU
@@ -54,6 +56,7 @@ from dsr.runs import machine, records
 from dsr.runs.launch import launch
 from experiments.benchmark import (
   accelerator_suite,
+  attack_claims,
   attack_suite,
   attacks as attack_rivals,
   clipping,
@@ -72,11 +75,11 @@ class Config:
 
   # Which cases: kernels and KIP's loss, Gram matrices on several devices, steps
   # of distillation, adversarial attacks, clipped gradients, membership attacks,
-  # all of it on an accelerator, by several processes, or what an attack's
-  # thresholds decide.
+  # all of it on an accelerator, by several processes, what an attack's
+  # thresholds decide, or how often attacks are right in what they claim.
   suite: Literal['kernels', 'gram', 'sets', 'attacks', 'clipping',
-                 'membership', 'accelerator', 'hosts',
-                 'thresholds'] = 'kernels'
+                 'membership', 'accelerator', 'hosts', 'thresholds',
+                 'claims'] = 'kernels'
   only: str = ''  # Only cases whose name contains this; '' for all.
   repeats: int = 15  # Rounds of a case, at most.
   seconds: float = 12.0  # After which a case stops, if it had three rounds.
@@ -130,6 +133,7 @@ _SUITES = {
     'membership': membership_suite.membership_suite,
     'accelerator': accelerator_suite.accelerator_suite,
     'thresholds': thresholds.threshold_suite,
+    'claims': attack_claims.claim_suite,
     'hosts': host_suite.host_suite,
 }
 

@@ -18,7 +18,15 @@ from absl import logging
 import jax
 import numpy as np
 
-from dsr.attack import first_layer, match, release, restore, rows, sparse_rows
+from dsr.attack import (
+  first_layer,
+  first_layer_config,
+  match,
+  release,
+  restore,
+  rows,
+  sparse_rows,
+)
 from dsr.attack.result import CLAIM
 from dsr.attack.span import Span, span
 from dsr.report import tables
@@ -52,7 +60,10 @@ THRESHOLDS = (
     Threshold('zeros'),
     Threshold('oversample'),
     *(Threshold(name, (first_layer,)) for name in (
-        '_NEAR', '_MIXTURE', '_FEWEST', '_MANY', '_MARGIN', '_INDEPENDENT')),
+        '_NEAR', '_FEWEST', '_MANY')),
+    *(Threshold(name, (first_layer, first_layer_config)) for name in (
+        'MIXTURE', 'INDEPENDENT')),
+    Threshold('_MARGIN', (first_layer_config,)),
     *(Threshold(name, (sparse_rows, rows)) for name in (
         'ZERO', 'MOST', 'DEVIATIONS')),
     *(Threshold(name, (sparse_rows,)) for name in ('_POWER', '_LEAST')),
@@ -86,17 +97,18 @@ def changed(threshold: Threshold | None, factor: float) -> Iterator[
                        for m in threshold.modules]
   try:
     put(value)
-    _forget()
+    _forget(threshold)
     yield first_layer.DEFAULT
   finally:
     put(old)
-    _forget()
+    _forget(threshold)
 
 
-def _forget():
-  """Programs have thresholds in them."""
-  first_layer.first_layer.cache_clear()
-  jax.clear_caches()
+def _forget(threshold):
+  """Programs have thresholds in them, other than those of NumPy."""
+  if threshold.modules != (rows,):
+    first_layer.first_layer.cache_clear()
+    jax.clear_caches()
 
 
 def make(dataset: str, width: int, seed: int) -> Victim:

@@ -73,6 +73,12 @@ def network(problem: Problem, module=None, *, linearised=False, num_train=None,
   return released, victim
 
 
+@functools.cache
+def standard():
+  """`network` of ten digits, made once for all tests that look at it."""
+  return network(digits(10))
+
+
 def distances(problem: Problem, candidates) -> np.ndarray:
   """(images, candidates) RMSE."""
   truth = problem.x.reshape(len(problem.x), 1, -1)

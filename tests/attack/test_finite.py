@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dsr import nets
-from dsr.attack import finite, release
+from dsr.attack import coordinates, finite, release
 from dsr.attack.prior import Prior
 from tests.attack import problem
 
@@ -40,6 +40,17 @@ def test_most_images_of_a_linearised_network(linear):
   error = problem.errors(data, out.candidates)
   assert np.sum(error < 0.05) >= 8
   assert out.loss < 0.05
+  near = problem.distances(data, out.candidates[out.claimed]).min(axis=0)
+  assert len(near) >= 8
+  assert near.max() < 0.05
+
+
+def test_all_inputs_are_searched_where_the_change_has_full_rank(linear):
+  _, released, _ = linear
+  of = lambda released: coordinates.of(
+      released, subspace=True, dtype=np.float32).dim(64)
+  assert of(released) == 9
+  assert of(release.with_noise(jax.random.key(0), released, 0.05)) == 64
 
 
 @pytest.mark.slow

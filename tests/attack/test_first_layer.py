@@ -25,8 +25,7 @@ def _attack(released, config=_QUICK, **options):
 
 @pytest.fixture(scope='module')
 def standard():
-  data = problem.digits(10)
-  return data, *problem.network(data)
+  return problem.digits(10), *problem.standard()
 
 
 def test_change_is_spanned_by_the_inputs(standard):
@@ -80,6 +79,17 @@ def test_repeated_and_black_images(kind):
   out = _attack(problem.network(other)[0])
   assert len(out.candidates) == out.info['rank'] == 10
   assert problem.errors(other, out.candidates).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_more_digits_than_dimensions_are_not_claimed():
+  """Some of the 64 pixels are black in all: the rank is below N = 60."""
+  data = problem.digits(60)
+  released, _ = problem.network(data, nets.MLP(1, widths=(512,)))
+  out = _attack(released, _QUICK._replace(patience=2))
+  assert out.info['rank'] < 60
+  near = problem.distances(data, out.candidates).min(axis=0)
+  assert np.all(near[out.claimed] < 0.05)
 
 
 @pytest.mark.slow
@@ -161,6 +171,14 @@ def test_a_mixture_that_stays_one_is_told_by_its_second_direction():
       jnp.asarray(t[None]), jnp.asarray(basis.T), jnp.full(6, 1e-9))
   assert out.zeros[0] > 0.4
   assert out.second[0] < 10
+
+
+def test_rounding_does_not_hide_a_row():
+  """The energy on its zeros is singular; as float32 has it, maybe negative."""
+  codes, true = (jnp.asarray(a, jnp.float32) for a in _toy())
+  zeros = sparse_rows.is_zero(true[0], codes, jnp.full(6, 1e-7))
+  _, second = sparse_rows._pair(zeros - 2e-7, codes)  # Less 2e-7 times I.
+  assert second > 10
 
 
 def test_descent_finds_all_rows_from_random_starts():

@@ -211,6 +211,19 @@ def test_a_resumed_run_is_the_same_run(key, tmp_path, monkeypatch):
   np.testing.assert_array_equal(rest.curve, whole.curve)
 
 
+def test_a_start_that_hides_the_span_is_told(key, caplog):
+  released = _released(key)
+  lib.given(released)
+  assert 'shows no span of 3 images' in caplog.text
+  caplog.clear()
+  kernel = released.theta_T['hidden_0']['kernel']
+  u, s, v = np.linalg.svd(kernel, full_matrices=False)
+  s[3:] *= 1e-3  # As after a start near 0.
+  lib.given(released._replace(theta_T=released.theta_T | {
+      'hidden_0': {'kernel': jnp.asarray(u * s @ v)}}))
+  assert not caplog.text
+
+
 def test_homogeneity_is_seen(key):
   assert conditions.is_homogeneous(_released(key))
   assert conditions.is_scale_free(_released(key))

@@ -68,6 +68,24 @@ def test_hits_count_starts_not_rows(released):
   np.testing.assert_array_equal(found.hits, [2, 1])
 
 
+def test_images_lie_on_more_bounds_than_other_corners(key, images, released):
+  basis = _basis(images)
+  found = vertices.search(key, basis, released, starts=60, slack=1e-6)
+  more, leverage = vertices.hold(basis, released, found.x, slack=1e-6)
+  right = np.abs(found.x[:, None] - images[None]).max(-1).min(1) < 1e-4
+  assert right.sum() == 4
+  assert more[right].min() > 5, more
+  assert not right.all()
+  assert np.all((more[~right] >= 0) & (more[~right] < 5)), more
+  # A point within the range lies on none; equal bounds count once.
+  inside = np.full((1, 25), (LOW + HIGH) / 2)
+  assert vertices.hold(basis, released, inside) == (-4, 1)
+  assert leverage[~right].min() > 0.9
+  assert np.sum(leverage[right] < 0.8) >= 3, leverage  # One hangs by a bound.
+  dark = vertices.hold(basis[:, :1], released, images[:1] * 0 + LOW)
+  assert dark.excess == 0
+
+
 def test_kkt_takes_the_vertices(key, images, released):
   found = kkt.reconstruct(
       key, released, kkt.Config(steps=5, vertices=60, slack=1e-6),
@@ -77,6 +95,9 @@ def test_kkt_takes_the_vertices(key, images, released):
   assert found.info['confirmed'] >= 1
   assert found.info['hits'].shape == (len(got),)
   assert found.duals.shape == (len(got), 1)
+  near = np.abs(got[:, None] - images[None]).max(-1).min(1)
+  assert found.claimed.any()
+  assert not np.any(found.claimed & (near > 1e-4))
 
 
 @pytest.mark.errors

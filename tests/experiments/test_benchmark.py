@@ -18,6 +18,7 @@ from dsr.runs import records
 from experiments.benchmark import (
   __main__ as benchmark,
   accelerator_suite,
+  attack_claims,
   clipping,
   device_checks,
   joint_maps,
@@ -211,6 +212,7 @@ def test_difference_is_relative_and_of_the_common_block():
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'suite': 'bogus'}, '`suite` must be one of kernels, gram, sets'),
     ({'only': 'bogus'}, '`only` must be part of one of fcn2_2000x2000'),
+    ({'suite': 'claims', 'only': 'bogus'}, '`only` must be part of one of'),
     ({'repeats': 0}, '`repeats` must be an integer of at least 1'),
     ({'shrink': 0}, '`shrink` must be an integer of at least 1'),
 ])
@@ -260,3 +262,33 @@ def test_clipped_sums_are_those_of_opacus(tmp_path):
   assert len(rows) == len(clipping.CASES)
   for row in rows.values():
     assert row['difference'] < 1e-5
+
+
+def test_claims_are_counted_and_kept(tmp_path, monkeypatch, capsys):
+  seen = []
+
+  def attack(case, seed):
+    seen.append((case.attack, seed))
+    return 8, 5, 4 if seed == 12 else 5
+
+  monkeypatch.setattr(attack_claims, 'attack', attack)
+  config = _config(tmp_path, suite='claims', only='simulate', shrink=1)
+  metrics = benchmark.run(config)
+  assert seen == [('simulate', 11), ('simulate', 12)] * 2
+  assert metrics['all_precision'].value == 18 / 20
+  assert metrics['all_found'].value == 32
+  benchmark.run(config)
+  assert len(seen) == 4
+  assert '90.0 [' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('wrong', ['', 'activation', 'start'])
+def test_claims_of_a_small_victim(wrong):
+  case = attack_claims.Case(
+      'finite', {'recipe': 'flow', 'width': 256, 'depth': 1}, 1,
+      {'steps': 150}, wrong)
+  found, claimed, right = attack_claims.attack(case, 1)
+  assert right == claimed
+  assert (claimed > 0) == (wrong == '')
+  assert found > 0 or wrong

@@ -9,6 +9,7 @@ import pytest
 from dsr.runs import records, screen
 from dsr.studies import krr, results
 from dsr.studies.distillation import distill
+from dsr.studies.reconstruction import reconstruct
 from dsr.types import Status
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -74,6 +75,27 @@ def test_a_metric_becomes_a_row_claimed_ours_and_interval(folder, tmp_path):
   assert lines[start + 2:start + 4] == [
       many + r' a\|0 accuracy (%) | 75.0 | 50.0 | [40.0, 70.0] |',
       many + r' a\|1 accuracy (%) |  | 50.0 | [40.0, 70.0] |']
+
+
+def test_runs_that_are_compared_have_a_row_each(tmp_path):
+  for seed, found in ((11, 0.5), (12, 1.0)):
+    records.write(
+        tmp_path / 'records' / str(seed), config=reconstruct.Config(seed=seed),
+        metrics={'recovered_rmse_0.01': records.metric(found, 0.25, 1.0),
+                 'greedy_l2_half': records.metric(0.002),
+                 'mean_rank': records.metric(1.0)},  # Is in the record only.
+        claimed={'greedy_l2_half': 1.45} if seed == 12 else {})
+  _run(tmp_path / 'records', tmp_path / 'page.md')
+  lines = (tmp_path / 'page.md').read_text().splitlines()
+  start, = (i for i, line in enumerate(lines) if '| recovered' in line)
+  names, rows = _cells(lines[start]), lines[start + 2:start + 4]
+  assert 'mean rank' not in names
+  for row, want in zip(rows, (['50.0 [25.0, 100.0]', '0.002', ''],
+                              ['100.0 [25.0, 100.0]', '0.002', '1.45'])):
+    cells = dict(zip(names, _cells(row)))
+    assert [cells[name] for name in (
+        'recovered rmse 0.01 (%)', 'greedy l2 half',
+        'greedy l2 half, published')] == want
 
 
 def test_what_is_written_by_hand_is_kept_and_tables_are_replaced(

@@ -158,8 +158,7 @@ def check(config: AttackConfig) -> None:
   if config.num_told:
     checks.at_least('num_told', config.num_told, config.num_train)
   checks.one_of('attack', config.attack, table.known(infinite))
-  checks.one_of('threat', config.threat,
-                table.ATTACKS[config.attack].threats_of(infinite))
+  table.check_threat(config.attack, config.threat, infinite)
   if config.attack == 'first_layer' and (why := without_first_layer(config)):
     raise ValueError(f"`attack` must be another than 'first_layer': {why}")
   if not infinite and config.threat in VALUES:

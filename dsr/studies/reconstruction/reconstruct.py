@@ -169,9 +169,7 @@ def _attack(config: Config) -> dict[str, Any]:
   case, found, scored, metrics = _rebuild(config, folder)
   rows = scoring.rows(config.attack, scored)
   shown, info = _info(found)
-  if why := config.attack == 'finite' and attacks.without_first_layer(config):
-    shown |= {'without_first_layer': why}
-    logging.info('%s', why)
+  notes = _notes(config, found)
   records.write(
       folder, config=config, contents=contents.of(config),
       metrics=metrics, arrays_name='reconstruction',
@@ -183,7 +181,7 @@ def _attack(config: Config) -> dict[str, Any]:
           'duals': found.duals, 'curve': found.curve},
       extra={'status': found.status, 'training_ended': case.ended,
              'num_candidates': len(found.candidates),
-             'info': shown, 'distances': case.distances})
+             'info': shown | notes, 'distances': case.distances})
   paths = [tables.write(folder / 'table.txt', rows, scoring.COLUMNS)]
   paths += pictures.draw(folder, scoring.drawings(config, case, scored))
   if found.status == Status.INTERRUPTED:
@@ -191,7 +189,7 @@ def _attack(config: Config) -> dict[str, Any]:
   title = (f'{config.dataset}, N = {config.num_train}, {config.regime}: '
            'images recovered [95 % interval]')
   screen.show(tables.render(rows, scoring.COLUMNS, title=title))
-  screen.show(f'\n{_claim(metrics)}')
+  screen.show('\n'.join(['', *notes.values(), _claim(metrics)]))
   screen.show(f'\nattack: {metrics["seconds"].value:.1f} s, '
               f'victim: {case.seconds:.1f} s')
   screen.show('\n'.join(f'  {path}' for path in paths))
@@ -208,6 +206,20 @@ def _claim(metrics) -> str:
   return (f'Without the truth, the attack claims {num} candidates to be '
           f'training images; {right} of them are, up to an RMSE of '
           f'{scoring.CLAIMED_RMSE}.')
+
+
+def _notes(config, found) -> dict[str, str]:
+  """Why there was no other attack, or why this one misses images."""
+  notes = {}
+  if why := config.attack == 'finite' and attacks.without_first_layer(config):
+    notes['without_first_layer'] = why
+  told = config.num_told or config.num_train
+  if (rank := found.info.get('rank', told)) < told:
+    notes['low_rank'] = (
+        f'The first layer changed by a matrix of rank {rank}, for {told} '
+        'images at most: there are fewer, or some are equal, or others are '
+        'sums of more, which cannot be told apart.')
+  return notes
 
 
 def _info(found: Reconstruction) -> tuple[dict[str, Any], dict[str, Any]]:

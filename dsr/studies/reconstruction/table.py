@@ -5,6 +5,7 @@ Flags, `--help`, comparisons and error messages read it.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from dsr import checks
 from dsr.attack import (
   finite,
   first_layer,
@@ -83,6 +84,17 @@ def known(infinite: bool) -> tuple[str, ...]:
   """The attacks on networks of infinite width, or on finite ones."""
   return tuple(name for name, attack in ATTACKS.items()
                if attack.threats_of(infinite))
+
+
+def check_threat(name: str, threat: str, infinite: bool) -> None:
+  """Raises a ValueError if that attack cannot work with what is released."""
+  threats = ATTACKS[name].threats_of(infinite)
+  if threat == 'final' and threats == ('parameters',):
+    raise ValueError(
+        f"`threat` must be 'parameters' with the attack {name}, which looks at "
+        "theta_T - theta_0; got 'final'. The attack for an unknown theta_0 is "
+        'kkt.')
+  checks.one_of('threat', threat, threats)
 
 
 def describe() -> str:

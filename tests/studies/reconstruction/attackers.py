@@ -27,8 +27,9 @@ class Attacker:
   """Returns the truth moved by `offset / step`; remembers what it was given."""
 
   def __init__(self, dataset, *, offset=0.02, num=None, stop_after=None,
-               confidence=None):
+               confidence=None, **info):
     self.dataset, self.offset, self.num = dataset, offset, num
+    self.info = info
     self.stop_after, self.confidence = stop_after, confidence
     self.calls = []
     self.kernel_fn = None
@@ -51,7 +52,8 @@ class Attacker:
     return Reconstruction(
         found, np.full((len(found), released.num_outputs), np.nan), np.nan,
         np.ones(step), Status.FINISHED if done else Status.INTERRUPTED,
-        {'count': len(found), 'odd': np.nan, 'scores': np.arange(3.0)},
+        {'count': len(found), 'odd': np.nan, 'scores': np.arange(3.0)}
+        | self.info,
         confidence=self.confidence)
 
 

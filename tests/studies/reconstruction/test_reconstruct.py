@@ -98,11 +98,15 @@ def test_claims_are_held_against_the_truth(
     offset, confidence, want, said, tmp_path, monkeypatch, capsys):
   if confidence is not None:
     confidence = np.asarray(confidence)
-  _fake(monkeypatch, offset=offset, confidence=confidence)
+  _fake(monkeypatch, offset=offset, confidence=confidence, rank=5)
   metrics = _run(FINITE, tmp_path)
+  assert 'rank 5, for 6 images' in records.read(tmp_path)['extra']['info'][
+      'low_rank']
   found = metrics['claimed'].value, metrics.get('claim_precision')
   assert (found[0], found[1] and found[1].value) == want
-  assert said in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert said in out
+  assert 'rank 5, for 6 images' in out
 
 
 @pytest.mark.parametrize(('num', 'missing'), [
@@ -299,6 +303,8 @@ def test_flags_are_read_and_help_is_complete(capsys):
      "`threat` must be 'parameters' or 'final' with `compare`"),
     (INFINITE, {'threat': 'outputs'}, '`threat` must be one of query'),
     (FINITE, {'threat': 'query'}, '`threat` must be one of parameters'),
+    (FINITE, {'threat': 'final'},
+     "`threat` must be 'parameters' with the attack finite, which looks at"),
     (FINITE, {'num_told': 2}, '`num_told` must be an integer of at least'),
     (FINITE, {'noise': -1.0}, '`noise` must be finite and not negative'),
     (FINITE, {'prune': 1.5}, r'`prune` must be in \[0, 0.99\]'),
