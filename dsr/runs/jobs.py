@@ -110,8 +110,9 @@ def recorded(job: Any) -> dict[str, Any] | None:
 
 
 def is_complete(record: dict[str, Any]) -> bool:
-  """Whether the run was not stopped on its way."""
-  return record['extra'].get('status') != Status.INTERRUPTED.name
+  """Whether the run was not stopped on its way, and lacks none of its jobs."""
+  return (record['extra'].get('status') != Status.INTERRUPTED.name
+          and not record['extra'].get('missing'))
 
 
 def differences(record: dict[str, Any], job: Any, *,
