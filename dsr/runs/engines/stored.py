@@ -40,8 +40,9 @@ class Stored:
   def start(self, positions: Sequence[int]) -> None:
     """Begins with these jobs of the plan, at most `room()` of them."""
     for i in positions:
+      own = self._plan.jobs[i].config.workdir  # The store's has checkpoints.
       for path in task.inputs(self._plan, i):
-        if path not in self._there:
+        if path != own and path not in self._there:
           self._store.put(path)
           self._there.add(path)
     self._engine.start(positions)
