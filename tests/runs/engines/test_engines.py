@@ -227,14 +227,17 @@ def test_after_fresh_jobs_the_study_keeps_their_records(tmp_path):
 
 
 def _made_by(tmp_path, engine):
-  """Both jobs of a plan, one of them killed once."""
+  """The jobs of a plan, one of them killed once, and one preempted."""
   expected = _here(tmp_path)
   given = tiny.jobs(tmp_path)
   made = plan.make([*given[:2], plan.Job('b', tiny.killed, given[2].config),
-                    plan.Job('a', tiny.run, given[3].config)])
+                    plan.Job('a', tiny.preempted, given[3].config)])
   assert schedule.make(made, engine(made)) == {}
   for name in 'abcd':
     assert _record(tmp_path / name) == expected[name]
+  # After the SIGTERM it goes on from its checkpoint: no step is made twice.
+  assert (tmp_path / 'a' / 'steps.txt').read_text().splitlines() == [
+      '[1, 2, 3]', '[4, 5, 6]']
 
 
 @pytest.mark.slow
