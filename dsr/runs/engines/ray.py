@@ -1,8 +1,8 @@
 """Ray: a task for each job, on this machine or on the cluster of RAY_ADDRESS.
 
 The workdir must be on a disk that all machines of the cluster share, and `dsr`
-installed on each. A job whose process or machine is lost is done again; one that
-was preempted by SIGTERM, and saved its state, goes on from there.
+installed on each. A job whose process or machine is lost is done again; one
+that was preempted by SIGTERM, and saved its state, goes on from there.
 """
 from collections.abc import Sequence
 import os

@@ -10,8 +10,8 @@ SECONDS = {
     'sets/kip': 5, 'sets/rkip': 6, 'fits/krr': 1, 'fits/mlp': 2, 'fits/dp': 9,
     'membership/krr': 1, 'membership/mlp': 1.2, 'membership/set': 1,
     'robustness/krr': 3, 'robustness/mlp': 1, 'fairness/krr': 0.2,
-    'fairness/mlp': 0.2, 'lira/all': 7, 'lira/random': 3, 'lira/kip': 9,
-    'claims': 0.1,
+    'fairness/mlp': 0.2, 'lira/all': 7, 'lira/random': 3, 'lira/kip': 3,
+    'shadows/kip': 14, 'claims': 0.1, 'leakage': 1,
     **{f'leakage/{kind}': took for kind, took in leak_jobs.SECONDS.items()}}
 
 

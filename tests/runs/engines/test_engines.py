@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dsr.runs import jobs, parts, plan, plan_table, records, store
-from dsr.runs.engines import flags, local, schedule, stored
+from dsr.runs.engines import flags, local, schedule, stored, task
 from tests.runs.engines import tiny
 
 _OWN = ('date', 'wall_time')
@@ -139,7 +139,35 @@ def test_flags_out_of_their_range(how, message):
     flags.check(flags.Flags(**how))
 
 
-def test_workers_without_a_common_disk_meet_in_a_store(tmp_path, monkeypatch):
+class Here:
+  """Makes each job in this process, as a worker would."""
+
+  def __init__(self, plan, workers):
+    del workers
+    self._tasks = task.tasks(plan)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc):
+    pass
+
+  def room(self):
+    return 1
+
+  def start(self, positions):
+    self._started = positions
+
+  def wait(self):
+    return [(i, task.do(self._tasks(i))) for i in self._started]
+
+
+@pytest.mark.parametrize('engine', [
+    Here, pytest.param(local.Local, marks=pytest.mark.slow)])
+def test_workers_without_a_common_disk_meet_in_a_store(
+    tmp_path, monkeypatch, engine):
+  monkeypatch.setenv('DSR_COMPILED', 'off')
+  monkeypatch.setattr(local, 'Local', engine)
   root, url = pathlib.Path('out'), f'file://{tmp_path}/store'
   for machine in ('one', 'other'):
     (tmp_path / machine).mkdir()
