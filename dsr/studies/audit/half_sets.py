@@ -85,15 +85,18 @@ def load(config: Any) -> Problem:
       seed=config.seed)
 
 
-def jobs_of(config: Any, size: int | None) -> list[Job]:
-  """The jobs of one size of an `experiments.lira.Config`, `EACH` sets a job.
+def jobs_of(config: Any) -> list[Job]:
+  """All jobs of an `experiments.lira.Config`, `EACH` sets of one size a job.
 
-  Args:
-    config: of the attack.
-    size: images a class; without any, and of random subsets, there is no job.
+  Without sets, and of random subsets, there is none.
   """
   if config.method in _AT_ONCE:
     return []
+  return [job for size in shadow_sets.sizes(config)
+          for job in _of_size(config, size)]
+
+
+def _of_size(config, size) -> list[Job]:
   shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config)
             if hasattr(config, f.name)}
   total, found = config.num_shadows + config.num_targets, []
@@ -110,9 +113,9 @@ def jobs_of(config: Any, size: int | None) -> list[Job]:
 
 def read(config: Any, problem: Problem, size: int | None) -> shadow_sets.Sets:
   """What the jobs of one size have made, as `shadow_sets.make` returns it."""
-  todo = jobs_of(config, size)
-  if not todo:
+  if config.method in _AT_ONCE:
     return shadow_sets.make(config, problem, size)
+  todo = _of_size(config, size)
   found = [records.read(job.config.workdir) for job in todo]
   arrays = [records.read_arrays(job.config.workdir) for job in todo]
   taken = [sum(record['metrics'][name].value for record in found)

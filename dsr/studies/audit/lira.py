@@ -21,7 +21,7 @@ from dsr.runs.plan import Job
 from dsr.studies.audit import half_sets, shadow_models, shadow_sets
 from dsr.studies.audit.shadow_models import Models
 from dsr.studies.audit.subjects import KRR
-from dsr.studies.distillation import evaluation, grid
+from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.methods import table
 from dsr.studies.distillation.problem import Problem, encoded
 
@@ -94,10 +94,10 @@ def run(config: Config) -> dict[str, Any]:
   load = machine.load_average()
   problem = half_sets.load(config)
   _check_data(config, problem)
-  if todo := set_jobs(config):
+  if todo := half_sets.jobs_of(config):
     parts.make(todo).end()
   metrics, arrays, each, rows = {}, {}, {}, []
-  for size in _sizes(config):
+  for size in shadow_sets.sizes(config):
     sets = half_sets.read(config, problem, size)
     for model in evaluation.names(config.model):
       models = shadow_models.make(config, problem, sets, model, epochs(config))
@@ -143,17 +143,11 @@ def jobs_of(config: Config) -> list[Job]:
     ValueError: as `check`, or nothing is distilled: that is one job.
   """
   check(config)
-  found = set_jobs(config)
+  found = half_sets.jobs_of(config)
   if not found:
     raise ValueError('`method` must distil sets to make several jobs, got '
                      f'{config.method!r}.')
   return found
-
-
-def set_jobs(config: Config) -> list[Job]:
-  """As `jobs_of`, of flags that were checked; there may be none."""
-  return [job for size in _sizes(config)
-          for job in half_sets.jobs_of(config, size)]
 
 
 def check(config: Config) -> None:
@@ -171,7 +165,7 @@ def check(config: Config) -> None:
   checks.positive('learning_rate', config.learning_rate)
   for part in config.transform.split('+'):
     checks.one_of('transform', part, data_lib.transforms.known())
-  shadow_sets.check(config, _sizes(config))
+  shadow_sets.check(config, shadow_sets.sizes(config))
   models = evaluation.names(config.model)
   if not models or len(set(models)) < len(models):
     raise ValueError('`model` must name krr or networks, each once, got '
@@ -199,13 +193,6 @@ def _check_data(config, problem) -> None:
     if model != KRR:
       evaluation.check_network(
           'model', model, shape, problem.train.num_classes)
-
-
-def _sizes(config) -> list[int | None]:
-  """Images a class; [None] for all."""
-  if config.method == shadow_sets.ALL:
-    return [None]
-  return grid.chosen_sizes(config.images_per_class)
 
 
 def _attacked(config, models, problem, model) -> dict[str, tuple]:

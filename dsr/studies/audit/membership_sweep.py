@@ -15,7 +15,7 @@ from dsr.probes import intervals
 from dsr.report import tables
 from dsr.runs import contents, parts, records, screen
 from dsr.runs.plan import Job
-from dsr.studies.audit import lira, shadow_sets
+from dsr.studies.audit import half_sets, lira, shadow_sets
 from dsr.studies.distillation import evaluation, grid
 from dsr.studies.distillation.methods import table
 
@@ -125,7 +125,7 @@ def jobs_of(config: Config) -> list[Job]:
   found = []
   for classes, job in check(config):
     name = f'{job.method} from {job.init}, {classes} classes'
-    sets = lira.set_jobs(job)
+    sets = half_sets.jobs_of(job)
     found += [dataclasses.replace(one, name=f'{name}: {one.name}')
               for one in sets]
     found.append(Job(name, lira.run, job,

@@ -18,7 +18,7 @@ import optax
 from dsr import checks, data as data_lib, krr
 from dsr.distill import kip, rkip, shadows as shadows_lib, targets
 from dsr.runs import options
-from dsr.studies.distillation import distill, evaluation
+from dsr.studies.distillation import distill, evaluation, grid
 from dsr.studies.distillation.methods import table
 from dsr.studies.distillation.problem import Problem
 from dsr.types import Examples
@@ -51,6 +51,13 @@ class Sets(NamedTuple):
 def known() -> tuple[str, ...]:
   """Methods that shadows can repeat: all there are, and none."""
   return (ALL, *table.names())
+
+
+def sizes(config: Any) -> list[int | None]:
+  """Images a class of an `experiments.lira.Config`; [None] of `ALL`."""
+  if config.method == ALL:
+    return [None]
+  return grid.chosen_sizes(config.images_per_class)
 
 
 def check(config: Any, sizes: list[int | None]) -> None:

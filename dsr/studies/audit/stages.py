@@ -8,6 +8,7 @@ from dsr.studies.audit import (
   claims,
   fairness,
   fit,
+  half_sets,
   leakage,
   lira,
   membership,
@@ -71,7 +72,7 @@ class Plan:
     """(name, run, its function, what it reads) of everything, in order."""
     yield from self._of_sets()
     for method, job in self.lira.items():
-      todo = lira.set_jobs(job)
+      todo = half_sets.jobs_of(job)
       for part in todo:
         yield f'shadows: {part.name}', part.config, part.run, []
       yield f'lira: {method}', job, lira.run, [
