@@ -230,6 +230,7 @@ def test_another_set_is_attacked_anew_and_the_same_is_not(
   assert first[name].value > second[name].value == 0
 
 
+@pytest.mark.slow
 def test_an_attack_that_fails_is_missing_and_made_by_the_next_call(
     tmp_path, monkeypatch):
   insider = Insider(monkeypatch)
