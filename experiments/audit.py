@@ -15,7 +15,8 @@ set, what do networks give back of it? (arXiv:2305.03355, arXiv:2302.01428.)
 A set of one's own is an .npz with `images` and `labels`, a .pt or a folder, see
 `dsr.studies.distillation.sets.from_file`. Every part is a run of its own with a
 record and a command; finished parts are kept, so an audit that was stopped goes
-on.
+on. A part that fails stops those that need it: the page names what is missing,
+the command ends with status 1, and the next call makes that alone.
 
 Writes to the workdir: `report.html` (one file, opens from disk), `report.md`,
 `table.csv`, pictures as PNG and SVG, `record.json`, `cells.json` and

@@ -12,7 +12,7 @@ itself; `kip_corrupted` is KIP with most pixels frozen to noise
 each count stands what as many other real images would give, and the share of T
 that the set itself shows.
 
-T is written to the workdir as an .npz, sets are made of it by
+T is written to the workdir by `experiments.leak_data`, sets are made of it by
 `experiments.distill` and attacked by `experiments.attack_set`, each run in a
 folder of its own with its command in `record.json`. Finished runs are kept, and
 what was stopped goes on. Writes `table.md` and `.csv`, `nearest.md` and `.csv`
@@ -24,4 +24,4 @@ from dsr.runs import launch
 from dsr.studies.audit import leakage
 
 if __name__ == '__main__':
-  launch.launch(leakage.Config, leakage.run)
+  launch.launch(leakage.Config, leakage.run, jobs=leakage.jobs_of)

@@ -20,10 +20,12 @@ attacks use no shadow that saw the example. The metrics
 networks, are means over the sets attacked with 95 % intervals: of Student over
 these sets, or of a bootstrap of the examples if there is only one.
 `record.json` has each set's own in `extra`; `lira.npz` has all scores, the
-truth, and ROC curves: the mean TPR at every FPR. Tables go to `table.md`.
+truth, and ROC curves: the mean TPR at every FPR. Tables go to `table.md`. Sets
+are made by `experiments.half_sets`, some at a time, and kept: what was stopped
+goes on.
 """
 from dsr.runs import launch
 from dsr.studies.audit import lira
 
 if __name__ == '__main__':
-  launch.launch(lira.Config, lira.run)
+  launch.launch(lira.Config, lira.run, jobs=lira.jobs_of)

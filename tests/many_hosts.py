@@ -2,6 +2,7 @@
 import json
 
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -62,8 +63,26 @@ def direct():
   gram = kernels.gram(SQUARE, data.x)
   inside, outside = krr.in_out_on_hosts(gram, data.y, ridge=1e-3)
   predict = krr.fit_directly_on_hosts(SQUARE, data, ridge=1e-3)
+  found = krr.shadows_on_hosts(
+      jax.random.key(0), gram, data.y, num_shadows=5, ridge=1e-2, block=5,
+      others=kernels.gram(SQUARE, np.asarray(ahead[:8]), data.x))
+  num = jax.device_count()
+  for name, rows in (('outputs', 72), ('others', 8)):
+    shards = getattr(found, name).addressable_shards
+    assert {s.data.shape for s in shards} == {(5, rows // num, 2)}
+  assert found.converged.all()
   tell(inside=inside, outside=outside,
-       outputs=krr.predict_in_tiles(predict, ahead))
+       outputs=krr.predict_in_tiles(predict, ahead), member=found.member,
+       shadows=gathered(found.outputs), elsewhere=gathered(found.others))
+
+
+def gathered(x):
+  """Whole, of an array whose second axis is dealt out."""
+  if not hosts.is_global(x):
+    return x
+  shards = sorted(x.addressable_shards, key=lambda s: s.index[1].start or 0)
+  own = np.concatenate([s.data for s in shards], axis=1)
+  return np.concatenate(multihost_utils.process_allgather(own), axis=1)
 
 
 def distillation(batch_size, workdir='', steps='6'):

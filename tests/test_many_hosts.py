@@ -93,7 +93,7 @@ def test_a_solve_of_two_goes_on_with_one_and_four(alone, tmp_path):
     1, pytest.param(2, marks=pytest.mark.slow),
     pytest.param(4, marks=pytest.mark.slow)])
 def test_the_inverse_that_is_dealt_out(num, capsys):
-  """Leave-one-out and a direct fit, against those of the whole matrix."""
+  """Leave-one-out, halves and a fit, against those of the whole matrix."""
   if num == 1:
     many_hosts.direct()
     found = json.loads(capsys.readouterr().out)
@@ -104,6 +104,12 @@ def test_the_inverse_that_is_dealt_out(num, capsys):
   want = krr.in_out(many_hosts.SQUARE(data.x), data.y, ridge=1e-3)
   np.testing.assert_allclose(found['inside'], want.inside, atol=1e-11)
   np.testing.assert_allclose(found['outside'], want.outside, atol=1e-11)
+  want = krr.shadows(
+      jax.random.key(0), many_hosts.SQUARE(data.x), data.y, num_shadows=5,
+      ridge=1e-2, others=many_hosts.SQUARE(ahead[:8], data.x))
+  np.testing.assert_array_equal(found['member'], want.member)
+  np.testing.assert_allclose(found['shadows'], want.outputs, atol=1e-11)
+  np.testing.assert_allclose(found['elsewhere'], want.others, atol=1e-11)
   predict = krr.fit(many_hosts.SQUARE, data, ridge=1e-3)
   np.testing.assert_allclose(found['outputs'], predict(ahead), atol=1e-11)
 

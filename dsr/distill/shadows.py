@@ -100,7 +100,8 @@ def distill_shadows(
     y: Float[Array | np.ndarray, 'N C'], labels: Int[Array | np.ndarray, 'N'],
     member: Bool[Array | np.ndarray, 'R N'], *, images_per_class: int,
     num_steps: int, init: str = 'real', parallel: int | None = None,
-    data_fn: Callable[..., Any] = targets.targets) -> Shadows:
+    data_fn: Callable[..., Any] = targets.targets,
+    only: slice = slice(None)) -> Shadows:
   """Distils each of R parts of the examples by the same method.
 
   Shadow r is `num_steps` steps of `solver.step` on the examples of its part,
@@ -127,6 +128,7 @@ def distill_shadows(
       Results differ by rounding only.
     data_fn: (x (H, ...), y (H, C), labels (H,)) -> the data of `solver.step`,
       on the host; for `rkip` an `rkip.interpolant`.
+    only: which of the R to make; they are the same without the others.
 
   Raises:
     ValueError: misshapen arguments, parts of different sizes, a class with
@@ -140,9 +142,10 @@ def distill_shadows(
   checks.at_least('num_steps', num_steps, 1)
   x, y, labels = np.asarray(x), np.asarray(y), np.asarray(labels)
   parts = member_rows(member, len(x))
-  num = len(parts)
   inner = math.gcd(num_steps, _STEPS_PER_DISPATCH)
-  keys, done = jax.random.split(key, num), []
+  keys, done = jax.random.split(key, len(parts))[only], []
+  parts, member = parts[only], np.asarray(member)[only]
+  num = len(parts)
   begin = lambda r: _begin(keys[r], solver, x, y, labels, parts[r],
                            images_per_class, init, data_fn)
   parallel = loop.pick_parallel(parallel, num, solver.step, *begin(0)[:2])
@@ -166,7 +169,7 @@ def distill_shadows(
         *states.support.examples(), starts, np.concatenate(loss, 1))])
     if 10 * (group[-1] + 1) // num > 10 * first // num:
       logging.info('shadow %d of %d', group[-1] + 1, num)
-  return Shadows(*map(np.concatenate, zip(*done)), member=np.asarray(member))
+  return Shadows(*map(np.concatenate, zip(*done)), member=member)
 
 
 def shadow_start(

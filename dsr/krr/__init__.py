@@ -1,8 +1,6 @@
 """Kernel regression, Gaussian processes, and training in closed form."""
-from dsr.krr.dealt_inverse import (
-    fit as fit_directly_on_hosts,
-    in_out as in_out_on_hosts,
-)
+import importlib
+
 from dsr.krr.dynamics import GradientFlow, gradient_flow
 from dsr.krr.ensemble import Ensemble, Gaussian, ensemble
 from dsr.krr.iterative import (
@@ -11,7 +9,6 @@ from dsr.krr.iterative import (
     nystrom,
     pivoted_cholesky,
 )
-from dsr.krr.many_hosts import DealtRegressor, fit as fit_on_hosts
 from dsr.krr.on_device import fit_on_device
 from dsr.krr.posterior import Posterior, log_marginal_likelihood, posterior
 from dsr.krr.predictor import Regressor, predict_in_tiles
@@ -32,12 +29,23 @@ __all__ = ['DealtRegressor', 'Descent', 'Ensemble', 'Gaussian', 'GradientFlow',
            'gradient_flow', 'in_out', 'in_out_on_hosts', 'kernel_matvec',
            'leave_one_out', 'log_marginal_likelihood', 'max_learning_rate',
            'mse', 'nystrom', 'pivoted_cholesky', 'posterior',
-           'predict_in_tiles', 'random_halves', 'shadows']
+           'predict_in_tiles', 'random_halves', 'shadows', 'shadows_on_hosts']
+
+
+# Imported at their first use: estimators bring scikit-learn, what is for many
+# hosts brings loops and checkpoints.
+_LATE = {
+    'DealtRegressor': ('many_hosts', 'DealtRegressor'),
+    'NTKClassifier': ('estimators', 'NTKClassifier'),
+    'NTKRegressor': ('estimators', 'NTKRegressor'),
+    'fit_directly_on_hosts': ('dealt_inverse', 'fit'),
+    'fit_on_hosts': ('many_hosts', 'fit'),
+    'in_out_on_hosts': ('dealt_inverse', 'in_out'),
+    'shadows_on_hosts': ('dealt_shadows', 'shadows')}
 
 
 def __getattr__(name: str):
-  """The estimators, which import scikit-learn, at their first use."""
-  if name in ('NTKClassifier', 'NTKRegressor'):
-    from dsr.krr import estimators
-    return getattr(estimators, name)
-  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  if name not in _LATE:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  module, inside = _LATE[name]
+  return getattr(importlib.import_module(f'{__name__}.{module}'), inside)

@@ -31,7 +31,7 @@ from dsr.linalg import info as info_lib, rows as rows_lib
 from dsr.types import Examples, KernelFn
 
 _DEALT, _WHOLE = PartitionSpec(AXIS), PartitionSpec()
-_BLOCK = 256  # Rows of a block, at most; they divide the rows of a device.
+BLOCK = 256  # Rows of a block, at most; they divide the rows of a device.
 
 
 class Solved(NamedTuple):
@@ -52,7 +52,7 @@ class Solved(NamedTuple):
 
 def solve(
     gram: Float[Array, 'N N'], y: Float[Array | np.ndarray, 'N C'], *,
-    ridge: float = 1e-6, on: Mesh | None = None, block: int = _BLOCK
+    ridge: float = 1e-6, on: Mesh | None = None, block: int = BLOCK
 ) -> Solved:
   """A direct solve over the devices of many processes; no host has a matrix.
 
@@ -72,11 +72,15 @@ def solve(
   checks.non_negative('ridge', ridge)
   checks.at_least('block', block, 1)
   on = on or hosts.mesh()
-  n = gram.shape[0] // on.devices.size
-  size = next(b for b in range(min(block, n), 0, -1) if n % b == 0)
+  size = block_size(gram.shape[0] // on.devices.size, block)
   found = _solve(gram, np.asarray(y), ridge, on=on, size=size)
   linalg.raise_if_failed(hosts.own(found.info), ridge=ridge)
   return found
+
+
+def block_size(n: int, most: int) -> int:
+  """The largest divisor of `n` that is at most `most`."""
+  return next(b for b in range(min(most, n), 0, -1) if n % b == 0)
 
 
 def fit(
@@ -123,22 +127,36 @@ def _solve(gram, y, ridge, *, on, size) -> Solved:
     at = jnp.arange(k.shape[0]), own
     k, y = k.astype(dtype), y.astype(dtype)
     shift = ridge.astype(dtype) * lax.psum(k[at].sum(), AXIS) / y.shape[0]
-    inverse = _invert(k.at[at].add(shift), size)
-    whole = lambda rows: lax.all_gather(rows, AXIS, tiled=True)
-    left = lambda dual: y[own] - numerics.matmul(
-        k, whole(dual)) - shift * dual
-    dual = numerics.matmul(inverse, y)
-    dual = dual + numerics.matmul(inverse, whole(left(dual)))
-    residual = info_lib.relative_residual(left(dual), y[own], axis=AXIS)
-    limit = linalg.RESIDUAL_LIMIT * (10 if dtype == jnp.float32 else 1)
-    info = linalg.Info(residual, jnp.zeros((), int),
-                       jnp.all(residual <= limit))
+    dual, inverse, info = solve_rows(k.at[at].add(shift), y, size)
     return Solved(dual, inverse[at], shift, info)
 
   out = Solved(_DEALT, _DEALT, _WHOLE, _WHOLE)
   return jax.shard_map(
       part, mesh=on, in_specs=(_DEALT, _WHOLE, _WHOLE), out_specs=out,
       check_vma=False)(gram, y, jnp.asarray(ridge))
+
+
+def solve_rows(
+    a: Float[Array, 'n N'], y: Float[Array, 'N C'], size: int
+) -> tuple[Float[Array, 'n C'], Float[Array, 'n N'], linalg.Info]:
+  """The rows of A^{-1} Y, refined once, and of A^{-1}; inside of `shard_map`.
+
+  Args:
+    a: rows of A of this device.
+    y: all of Y.
+    size: rows of a block, which divide n.
+  """
+  own = rows_lib.index(a.shape[0], AXIS)
+  inverse = _invert(a, size)
+  left = lambda dual: y[own] - numerics.matmul(
+      a, lax.all_gather(dual, AXIS, tiled=True))
+  dual = numerics.matmul(inverse, y)
+  dual = dual + numerics.matmul(
+      inverse, lax.all_gather(left(dual), AXIS, tiled=True))
+  residual = info_lib.relative_residual(left(dual), y[own], axis=AXIS)
+  limit = linalg.RESIDUAL_LIMIT * (10 if a.dtype == jnp.float32 else 1)
+  return dual, inverse, linalg.Info(
+      residual, jnp.zeros((), int), jnp.all(residual <= limit))
 
 
 def _invert(a, size):

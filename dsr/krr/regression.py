@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from dsr import checks, hosts, linalg
-from dsr.krr import iterative, many_hosts
+from dsr.krr import iterative
 from dsr.krr.predictor import Regressor
 from dsr.types import Examples, KernelFn
 
@@ -45,6 +45,8 @@ def fit(
   """
   checks.one_of('method', method, ('cholesky', 'eigh', 'cg'))
   if method == 'cg' and hosts.several():
+    from dsr.krr import many_hosts  # With loops and checkpoints.
+
     return many_hosts.fit(kernel_fn, data, ridge=ridge)
   if method == 'cg':
     return iterative.fit_by_cg(kernel_fn, data, ridge=ridge)

@@ -87,13 +87,13 @@ def random_halves(
   """
   checks.at_least('n', n, 2)
   checks.at_least('num_shadows', num_shadows, 1)
-  rows = _random_rows(key, n, num_shadows)
+  rows = random_rows(key, n, num_shadows)
   return jax.vmap(lambda r: jnp.zeros(n, bool).at[r].set(True))(rows)
 
 
 @functools.partial(jax.jit, static_argnames=('n', 'num_shadows'))
-def _random_rows(key, n, num_shadows):
-  """(R, H) the rows of each half."""
+def random_rows(key, n, num_shadows):
+  """(R, H) the rows of each half of `random_halves`, in no order."""
   keys = jax.random.split(key, (num_shadows + 1) // 2)
   orders = jax.vmap(lambda k: jax.random.permutation(k, n))(keys)
   half = n // 2
@@ -136,7 +136,7 @@ def shadows(
   if tile is None:
     tile = max(1, min(num_shadows, _TILE_ENTRIES // (n // 2) ** 2))
   checks.at_least('tile', tile, 1)
-  rows = _random_rows(key, n, num_shadows)
+  rows = random_rows(key, n, num_shadows)
   if others is not None:
     checks.features('others', others, dim=n)
   return _fit_halves(gram, y, rows, ridge, others, tile=tile)

@@ -41,7 +41,7 @@ def config_fingerprint(config: Any, *, ignore: tuple[str, ...] = ()) -> str:
   return json.dumps(fields, sort_keys=True, default=str)
 
 
-class _Another(ValueError):
+class OtherRun(ValueError):
   """A checkpoint that can be read, and is of another run."""
 
 
@@ -111,7 +111,7 @@ class Checkpoints:
     while (step := self.newest) is not None:
       try:
         return step, *self._restore(step, avals, state, infos, extra)
-      except _Another:
+      except OtherRun:
         raise
       except Exception as error:  # of orbax, of the disk, of JSON.
         logging.warning('The checkpoint of step %d in %s is damaged (%s).',
@@ -154,7 +154,7 @@ class Checkpoints:
           for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))
     except (AttributeError, json.JSONDecodeError):  # Not JSON objects.
       differ = f'was {saved!r}, is {self._fingerprint!r}'
-    raise _Another(
+    raise OtherRun(
         f'`fingerprint` must match the checkpoint in {self.folder}: {differ}. '
         'Choose another `workdir`, or delete that folder.')
 
@@ -162,12 +162,12 @@ class Checkpoints:
     saved = {name: kind for name, kind, *_ in rows}
     given = dict(_named_leaves(state=state, infos=infos, extra=extra))
     if odd := saved.keys() ^ given.keys():
-      raise _Another(
+      raise OtherRun(
           f'`state`, infos and `extra` must be as in the checkpoint in '
           f'{self.folder}; one of the two lacks {", ".join(sorted(odd))}.')
     for name, aval in _named_leaves(state=state):
       if _type(aval) != saved[name]:
-        raise _Another(f'`{name}` must be {saved[name]} as in the checkpoint '
+        raise OtherRun(f'`{name}` must be {saved[name]} as in the checkpoint '
                          f'in {self.folder}, got {_type(aval)}.')
 
 

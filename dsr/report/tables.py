@@ -122,8 +122,14 @@ def to_csv(
 
 def write(
     path: str | os.PathLike, rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str | Column]) -> pathlib.Path:
+    columns: Sequence[str | Column], *, note: str = '') -> pathlib.Path:
   """Writes .txt, .md or .csv, by the ending of `path`, all at once.
+
+  Args:
+    path: of the file.
+    rows: of the table.
+    columns: of the table.
+    note: stands below, but in .csv.
 
   Raises:
     ValueError: another ending.
@@ -134,6 +140,8 @@ def write(
     raise ValueError(
         f'`path` must end in {", ".join(writers)}, got {str(path)!r}.')
   text = writers[path.suffix](rows, columns)
+  if note and path.suffix != '.csv':
+    text = f'{text.rstrip()}\n\n{note}'
   path.parent.mkdir(parents=True, exist_ok=True)
   with records.replacing(path) as part:
     part.write_text(text.rstrip('\n') + '\n', encoding='utf-8')

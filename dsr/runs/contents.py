@@ -58,6 +58,14 @@ def of(config: Any) -> dict[str, str]:
   return found
 
 
+def paths(config: Any) -> list[str]:
+  """Files and folders that are there and that flags of `config` name."""
+  named = [getattr(config, flag, '') for flag in ('dataset', *_FILES)]
+  named += [part.strip() for flag in _LISTS
+            for part in getattr(config, flag, '').split(',')]
+  return [path for path in named if path and os.path.exists(path)]
+
+
 def described(config: Any) -> dict[str, Any]:
   """What the reader of the data had to decide, for records; {} if nothing.
 

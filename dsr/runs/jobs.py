@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import logging
 
-from dsr import hosts
+from dsr import hosts, loop
 from dsr.runs import contents, lock, records
 from dsr.types import Status
 
@@ -39,6 +39,9 @@ def finished(job: Any, run: Callable, *, fresh: bool = False,
              after: Iterable[str | os.PathLike] = ()) -> dict[str, Any]:
   """The record of `job`: the one in its folder, or that of a run made now.
 
+  A run of other flags or data that is there, or was stopped or failed there, is
+  forgotten: what has that name is this job.
+
   Args:
     job: a dataclass of flags with `workdir`.
     run: called with `job`; writes a record to that folder.
@@ -61,7 +64,12 @@ def finished(job: Any, run: Callable, *, fresh: bool = False,
     if fresh or (record is not None and differences(record, job)):
       forget(folder)  # Checkpoints of other settings would be refused.
     logging.info('%s: started', folder.name)
-    run(job)
+    try:
+      run(job)
+    except loop.OtherRun as error:  # Of a run that left checkpoints alone.
+      logging.warning('%s: starts over: %s', folder.name, error)
+      forget(folder)
+      run(job)
     record = records.read(folder)
   if not is_complete(record):
     raise KeyboardInterrupt
@@ -110,8 +118,9 @@ def recorded(job: Any) -> dict[str, Any] | None:
 
 
 def is_complete(record: dict[str, Any]) -> bool:
-  """Whether the run was not stopped on its way."""
-  return record['extra'].get('status') != Status.INTERRUPTED.name
+  """Whether the run was not stopped on its way, and lacks none of its jobs."""
+  return (record['extra'].get('status') != Status.INTERRUPTED.name
+          and not record['extra'].get('missing'))
 
 
 def differences(record: dict[str, Any], job: Any, *,

@@ -13,7 +13,7 @@ from etils import eapp
 import jax
 
 from dsr import loop
-from dsr.runs import compiled, distributed, screen
+from dsr.runs import compiled, distributed, parts, screen
 from dsr.runs.engines import flags as engine_flags
 from dsr.runs.plan import Job
 
@@ -30,8 +30,9 @@ def launch(config_class: type, run: Callable[[Any], Any], *,
   the workdir is locked, and compiled programs are kept for later commands, see
   `compiled.keep`. Unknown flags and bad values end with a usage line and
   exit status 2 or 1, not with a traceback; `--verbosity=1` shows it. A run that
-  Ctrl-C or SIGTERM stopped ends with 130 or 143, whatever it could save. A
-  study that has shown nothing has the metrics that it returns shown.
+  Ctrl-C or SIGTERM stopped ends with 130 or 143, whatever it could save. One
+  some of whose jobs have failed ends with 1, and a line for each. A study that
+  has shown nothing has the metrics that it returns shown.
 
   Args:
     config_class: dataclass of flags, as a rule with `workdir`. If it has a
@@ -73,12 +74,13 @@ def launch(config_class: type, run: Callable[[Any], Any], *,
       workdir = getattr(config, 'workdir', None)
       with (contextlib.nullcontext() if workdir is None else
             distributed.held(workdir)):
-        if chosen.engine:
-          config = engine_flags.make(chosen, config, jobs)
-        _tell(run(config), workdir)
+        _tell(engine_flags.run(chosen, config, jobs, run) if chosen.engine
+              else run(config), workdir)
     except ValueError as error:
       _explain()
       _exit_with_usage(error, status=1)
+    except parts.Incomplete as error:
+      sys.exit(str(error))
     except KeyboardInterrupt:  # As shells have it: 128 + signal.
       sys.exit(128 + (loop.stopped_by() or signal.SIGINT))
     except (FloatingPointError, ImportError) as error:  # They say what to do.

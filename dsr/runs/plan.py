@@ -58,6 +58,8 @@ class Plan:
     outside: of each job, what it reads that no job of the plan writes.
     needs: of each job.
     fresh: whether to repeat the jobs that are finished.
+    store: URL of the object store in which workers without a common disk meet;
+      '' where they have one.
   """
 
   jobs: tuple[Job, ...]
@@ -65,6 +67,7 @@ class Plan:
   outside: tuple[tuple[str, ...], ...]
   needs: Needs = Needs()
   fresh: bool = False
+  store: str = ''
 
   @functools.cached_property
   def followers(self) -> list[list[int]]:
@@ -75,9 +78,17 @@ class Plan:
         found[j].append(i)
     return found
 
+  @functools.cached_property
+  def _writers(self) -> dict[str, int]:
+    return {_path(job.config.workdir): i for i, job in enumerate(self.jobs)}
+
+  def writer(self, path: str | os.PathLike) -> int | None:
+    """The position of the job that writes `path`, if one does."""
+    return _writer(path, self._writers)
+
 
 def make(jobs: Iterable[Job], *, needs: Needs | None = None,
-         fresh: bool = False) -> Plan:
+         fresh: bool = False, store: str = '') -> Plan:
   """The graph of `jobs`, in topological order: the given one where possible.
 
   A job waits for another one that it reads from: a path is written by the job
@@ -88,6 +99,7 @@ def make(jobs: Iterable[Job], *, needs: Needs | None = None,
     jobs: of a study.
     needs: of each of them; unset: one core.
     fresh: whether to repeat those that are finished.
+    store: of `Plan`.
 
   Raises:
     ValueError: two jobs with one workdir, or jobs that wait for each other.
@@ -111,7 +123,7 @@ def make(jobs: Iterable[Job], *, needs: Needs | None = None,
       tuple(tuple(sorted(place[j] for j in before[i])) for i in order),
       tuple(tuple(path for path, w in found[i].items() if w is None)
             for i in order),
-      needs or Needs(), fresh)
+      needs or Needs(), fresh, store)
 
 
 def parse_needs(flag: str) -> Needs:

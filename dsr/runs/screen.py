@@ -4,15 +4,18 @@ import contextlib
 import contextvars
 from typing import Any
 
+from dsr import hosts
+
 _QUIET = contextvars.ContextVar('quiet', default=False)
 _shown: list[bool] = []  # Whether this process has shown something.
 
 
 def show(*parts: object, sep: str = '\n') -> None:
-  """Prints `parts`, unless inside `quiet`."""
+  """Prints `parts`, unless inside `quiet`; of many processes the first does."""
   if not _QUIET.get():
     _shown[:] = [True]
-    print(*parts, sep=sep)
+    if hosts.is_first():
+      print(*parts, sep=sep)
 
 
 def has_shown() -> bool:

@@ -126,3 +126,28 @@ def test_a_stopped_command_ends_with_the_signal(tmp_path, number, status):
   assert run.returncode == status
   assert records.read(tmp_path)['extra']['status'] == 'INTERRUPTED'
   assert not (tmp_path / '.lock').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', [(), ('--workers=2',)], ids=['one', 'workers'])
+def test_a_command_tells_of_what_it_has_and_ends_with_1(tmp_path, how):
+  words = ('experiments.compare', '--methods=random,kip', '--networks=mlp',
+           '--images_per_class=1', '--max_train=60', '--network_epochs=2',
+           '--num_networks=2', '--dataset=digits[0,3]', f'--workdir={tmp_path}')
+  broken = _call(*words, '--options=kip.steps=4,kip.learning_rate=1e25', *how)
+  assert broken.returncode == 1
+  lines = broken.stderr.splitlines()[-2:]
+  assert lines[0].startswith('kip, 1 per class: FloatingPointError: ')
+  assert lines[0].endswith(f'({tmp_path}/kip_1)')
+  assert lines[1] == ('error: 1 of 2 jobs are missing; the same command makes '
+                      'them')
+  assert 'Traceback' not in broken.stderr
+  assert 'random' in broken.stdout
+  assert 'kip, 1 per class (Float' in (tmp_path / 'table.md').read_text()
+  plan = _call(*words, '--options=kip.steps=4,kip.learning_rate=1e25', '--plan')
+  assert 'failed: FloatingPointError' in plan.stdout
+  before = (tmp_path / 'random_1' / 'record.json').stat().st_mtime_ns
+  mended = _call(*words, '--options=kip.steps=4', *how)
+  assert mended.returncode == 0, mended.stderr[-2000:]
+  assert before == (tmp_path / 'random_1' / 'record.json').stat().st_mtime_ns
+  assert not (tmp_path / 'kip_1' / 'failed.txt').exists()

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from dsr import loop
 from dsr.runs import contents, jobs, pictures, records, stopwatch
 
 
@@ -83,6 +84,19 @@ def test_finished_runs_are_not_made_again_unless_something_is_new(
   os.utime(other, (time.time() + 60,) * 2)
   jobs.finished(job, run, after=[other])
   assert len(made) == 6
+
+
+def test_checkpoints_of_other_flags_are_forgotten(job, tmp_path):
+  """As those of a run that has failed, and is made with other flags."""
+  left = tmp_path / 'run' / 'checkpoints' / '7'
+  left.mkdir(parents=True)
+
+  def run(config):
+    if left.exists():
+      raise loop.OtherRun('`fingerprint` must match the checkpoint')
+    _write(config)
+
+  assert jobs.finished(job, run)['config']['size'] == 1
 
 
 def test_an_interrupted_run_interrupts_the_larger_one(job):

@@ -2,14 +2,19 @@
 import argparse
 from collections.abc import Callable, Sequence
 import dataclasses
-import sys
 from typing import Any
 
 from absl import flags as absl_flags
 
 from dsr import checks
-from dsr.runs import plan as plan_lib, plan_table, screen
-from dsr.runs.engines import local, schedule
+from dsr.runs import (
+    parts,
+    plan as plan_lib,
+    plan_table,
+    screen,
+    store as store_lib,
+)
+from dsr.runs.engines import local, schedule, stored
 
 HELP = """
 Jobs, for every command that has many:
@@ -22,7 +27,10 @@ Jobs, for every command that has many:
                      RAY_ADDRESS or this machine; slurm: as arrays of Slurm
                      jobs, all at once without --workers.
   --needs=cores=4,memory=16,gpus=1,minutes=90
-                     Of each job (memory in GiB), for the engine."""
+                     Of each job (memory in GiB), for the engine.
+  --store=URL        Where workers share no disk: what jobs read and write is
+                     copied through file://..., s3://... or gs://... (packages
+                     s3fs, gcsfs); paths must be relative."""
 _PLANS = ('text', 'json')
 _ENGINES = ('local', 'ray', 'slurm')
 
@@ -35,6 +43,7 @@ class Flags:
   engine: str = ''
   workers: str = ''
   needs: str = ''
+  store: str = ''
 
 
 def parse(argv: Sequence[str]) -> tuple[Flags, list[str]]:
@@ -46,7 +55,7 @@ def parse(argv: Sequence[str]) -> tuple[Flags, list[str]]:
   parser = argparse.ArgumentParser(
       add_help=False, allow_abbrev=False, exit_on_error=False)
   parser.add_argument('--plan', nargs='?', const='text', default='')
-  for name in ('engine', 'workers', 'needs'):
+  for name in ('engine', 'workers', 'needs', 'store'):
     parser.add_argument(f'--{name}', default='')
   try:
     found, left = parser.parse_known_args(argv[1:])
@@ -69,7 +78,8 @@ def check(how: Flags) -> Flags:
   if how.workers and not (how.workers.isdigit() and int(how.workers)):
     raise ValueError('`workers` must be an integer of at least 1, got '
                      f'{how.workers!r}.')
-  alone = how.engine in ('', 'local') and int(how.workers or 1) == 1
+  alone = (how.engine in ('', 'local') and int(how.workers or 1) == 1
+           and not how.store)
   return dataclasses.replace(
       how, engine='' if alone else how.engine or 'local')
 
@@ -80,30 +90,44 @@ def show(how: Flags, config: Any, jobs: Callable) -> None:
   screen.show(shown(_plan(how, config, jobs)))
 
 
-def make(how: Flags, config: Any, jobs: Callable) -> Any:
-  """Makes the jobs of `config` by an engine; returns what the study then runs.
+def run(how: Flags, config: Any, jobs: Callable, study: Callable) -> Any:
+  """Has an engine make the jobs of `config`; then the study tells of them.
 
-  Which is `config` without `fresh`: every job has a record now, and is kept.
-  A command whose jobs have failed ends here, with status 1 and a line for each.
+  It is called with `config` without `fresh`: every job that could be made has a
+  record now, and is kept.
 
   Args:
     how: of `check`, with an engine.
     config: of the study.
     jobs: config -> its jobs.
+    study: config -> what is returned.
+
+  Raises:
+    Incomplete: some jobs have failed; of the rest the study has told.
   """
   plan = _plan(how, config, jobs)
-  errors = schedule.make(plan, _engine(how, config, plan))
-  if errors:
-    sys.exit(f'{plan_table.failures(plan, errors)}\nerror: {len(errors)} of '
-             f'{len(plan.jobs)} jobs are missing; the same command makes them')
+  engine = _engine(how, config, plan)
+  if plan.store:
+    engine = stored.Stored(engine, plan)
+    if not plan.fresh:
+      stored.bring(plan)
+  made = parts.Made(plan, schedule.make(plan, engine))
   if getattr(config, 'fresh', False):
     config = dataclasses.replace(config, fresh=False)
-  return config
+  with parts.failed_before(made):
+    try:
+      found = study(config)
+    finally:
+      if plan.store:
+        store_lib.Store(plan.store).put(config.workdir)
+  made.end()
+  return found
 
 
 def _plan(how, config, jobs) -> plan_lib.Plan:
   return plan_lib.make(jobs(config), needs=plan_lib.parse_needs(how.needs),
-                       fresh=getattr(config, 'fresh', False))
+                       fresh=getattr(config, 'fresh', False),
+                       store=how.store)
 
 
 def _engine(how, config, plan) -> schedule.Engine:
@@ -116,4 +140,4 @@ def _engine(how, config, plan) -> schedule.Engine:
     from dsr.runs.engines import slurm
 
     return slurm.Slurm(plan, workers, folder=config.workdir)
-  return local.Local(plan, workers)
+  return local.Local(plan, workers or 1)

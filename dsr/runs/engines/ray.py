@@ -1,7 +1,8 @@
 """Ray: a task for each job, on this machine or on the cluster of RAY_ADDRESS.
 
 The workdir must be on a disk that all machines of the cluster share, and `dsr`
-installed on each. A job whose process or machine is lost is done again.
+installed on each. A job whose process or machine is lost is done again; one
+that was preempted by SIGTERM, and saved its state, goes on from there.
 """
 from collections.abc import Sequence
 import os
@@ -36,6 +37,7 @@ class Ray:
     self._ray, self._plan, self._most = ray, plan, workers or len(plan.jobs)
     self._tasks = task.tasks(plan, patience=_PATIENCE)
     self._jobs = {}  # Reference -> position.
+    self._tries = {}  # Position -> times that it was lost.
     self._began = not ray.is_initialized()
 
   def __enter__(self) -> 'Ray':
@@ -71,6 +73,12 @@ class Ray:
       try:
         error = self._ray.get(reference)
       except self._ray.exceptions.RayError as lost:  # As often as it may.
+        self._tries[i] = self._tries.get(i, 0) + 1
+        # By a signal that it saw; Ray itself repeats those that saw none.
+        stopped = isinstance(lost, self._ray.exceptions.TaskCancelledError)
+        if stopped and self._tries[i] <= _TRIES:
+          self.start([i])
+          continue
         error = task.in_a_line(lost)
         task.fail(self._plan.jobs[i].config, error, str(lost))
       found.append((i, error))

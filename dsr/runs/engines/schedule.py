@@ -90,7 +90,7 @@ class _State:
       self._tell(i, error)
       for k in self._plan.followers[i]:
         if error:
-          self.errors[k] = f'needs {self._plan.jobs[i].name!r}, which failed'
+          self.errors[k] = waits_in_vain(self._plan, k, self.errors)
         self._waits[k] -= 1
         if not self._waits[k] and k in self.errors:
           stack.append((k, self.errors[k]))
@@ -104,6 +104,12 @@ class _State:
              f'finished in {time.monotonic() - began:.1f} s')
     logging.log(logging.ERROR if error else logging.INFO, '%d of %d: %s: %s',
                 self.ended, len(self._plan.jobs), self._plan.jobs[i].name, how)
+
+
+def waits_in_vain(plan: Plan, i: int, errors: dict[int, str]) -> str:
+  """Which failed job stops job `i` of `plan`; '' if none does."""
+  lost = [plan.jobs[j].name for j in plan.after[i] if j in errors]
+  return f'needs {lost[0]!r}, which failed' if lost else ''
 
 
 def is_current(job) -> bool:

@@ -43,11 +43,6 @@ def digest(*arrays: Any) -> str:
   return found.hexdigest()[:_DIGITS]
 
 
-def set_digest(images: str, train: Dataset) -> str:
-  """The digest of the set in the file `images`; of all of T for ''."""
-  return digest(*_read(images, train)[:2])
-
-
 def check(config: Config) -> None:
   """Raises a ValueError for what is wrong before any data is read.
 

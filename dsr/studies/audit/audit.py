@@ -10,7 +10,7 @@ from typing import Any, Literal
 from absl import logging
 
 from dsr.probes.corruptions import CORRUPTIONS
-from dsr.runs import compiled, contents, jobs, progress, records, screen
+from dsr.runs import compiled, contents, parts, progress, records, screen
 from dsr.runs.plan import Job
 from dsr.studies.audit import (
   cells,
@@ -94,43 +94,48 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-  """Everything but flags; returns the metrics of the record."""
+  """Everything but flags; returns the metrics of the record.
+
+  Raises:
+    Incomplete: some parts have failed; the page names them.
+  """
   if config.compare:
     return changes.run(config)
   began = time.monotonic()
   logging.info('audit of %s: results go to %s', config.dataset, config.workdir)
   plan = audit_plan.make(config)
-  todo = list(plan.stages())
-  with compiled.once():
-    _make(config, todo, timing.seconds(plan))
+  todo = _jobs(plan)
+  told = progress.Progress(
+      'audit', [(job.kind, job.name) for job in todo], timing.SECONDS)
+  with compiled.once(), screen.quiet():  # The page tells of them all.
+    made = parts.make(todo, fresh=config.fresh, told=told)
+  plan = plan.without(lambda job: made.record(job) is None)
+  if plan is None:
+    made.end()
   logging.info('audit: the report')
-  results = Results(config, plan)
+  results = Results(config, plan, made.note)
   metrics = audit_report.metrics(results)
   records.write(
       config.workdir, config=config, contents=contents.of(config),
       metrics=metrics,
       wall_time=time.monotonic() - began,
-      extra={'parts': {name: job.workdir for name, job, *_ in todo}})
+      extra={'parts': {job.name: job.config.workdir for job in todo},
+             'missing': made.missing})
   found = cells.collect(results)
   cells.save(results, found)
   page = audit_report.build(results, found)
   paths = audit_report.write(results, page)
   screen.show(audit_report.summary(page))
-  screen.show('\n'.join(f'  {path}' for path in paths))
+  screen.show(*filter(None, [made.note]), *(f'  {path}' for path in paths))
+  made.end()
   return metrics
 
 
 def jobs_of(config: Config) -> list[Job]:
   """All parts; raises a ValueError as `plan.make`."""
+  return _jobs(audit_plan.make(config))
+
+
+def _jobs(plan) -> list[Job]:
   return [Job(name, run, job, tuple(read), timing.kind(name, job))
-          for name, job, run, read in audit_plan.make(config).stages()]
-
-
-def _make(config, todo, seconds) -> None:
-  """Every part that is not finished, with a word on how long it takes."""
-  told = progress.Progress(
-      'audit', [(timing.kind(name, job), name) for name, job, *_ in todo],
-      seconds)
-  for _, job, stage, read in todo:
-    with told.part(), screen.quiet():  # The page tells of them all.
-      jobs.finished(job, told.runs(stage), fresh=config.fresh, after=read)
+          for name, job, run, read in plan.stages()]

@@ -9,30 +9,30 @@ import pathlib
 import time
 from typing import Any, Literal
 
-import numpy as np
-
 from dsr import checks
 from dsr.data import Splits
 from dsr.report import tables, trade_off
 from dsr.runs import (
-    compiled,
-    contents,
-    jobs,
-    pictures,
-    progress,
-    records,
-    screen,
+  compiled,
+  contents,
+  parts,
+  pictures,
+  progress,
+  records,
+  screen,
 )
-from dsr.studies.audit import attack_set, leaks, own_leak
-from dsr.studies.distillation import distill, evaluation, names
+from dsr.runs.plan import Job
+from dsr.studies.audit import (
+  attack_set,
+  leak_data,
+  leak_jobs,
+  leaks,
+  own_leak,
+)
+from dsr.studies.distillation import distill, evaluation
 from dsr.studies.distillation.methods import table
-from dsr.studies.reconstruction import attacks, victims
 
 REGIMES = {'infinite': '∞', 'linearized': 'lin', 'standard': 'std'}
-_FILE = 'train_{num}_{digest}.npz'  # T, and the test set.
-# Of each part, with the embedded digits on two cores: see `dsr.runs.progress`.
-_SECONDS = {'set of random': 1, 'set of mfc': 2, 'set of kip': 8,
-            'set of rkip': 8, 'infinite': 12, 'linearized': 4, 'standard': 6}
 _PERCENT = {
     'accuracy': 'test accuracy', 'own_recovered_rmse_0.01': 'set < 0.01',
     'own_recovered_rmse_0.05': 'set < 0.05',
@@ -91,42 +91,52 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-  """Everything but flags; returns the metrics of the record."""
+  """Everything but flags; returns the metrics of the record.
+
+  Raises:
+    Incomplete: some jobs have failed; the tables name them.
+  """
   began = time.monotonic()
   check(config)
   splits = prepared(config)
-  brought = own_leak.load(config)
-  path = _write(config, splits)
+  attacks, brought = _attacks(config, splits)
+  todo = leak_jobs.jobs(attacks)
   with compiled.once():
-    parts = _progress(config)
-    rows = _rows(config, splits.train, str(path), parts)
-    mine = _own_rows(config, own_leak.write(config, brought), parts)
+    made = parts.make(todo, fresh=config.fresh, told=progress.Progress(
+        'leakage', [(job.kind, job.name) for job in todo], leak_jobs.SECONDS))
+  every = _rows(attacks, made)
+  if not every:
+    made.end()
+  rows, mine = ([row for row in every if row['own'] == own]
+                for own in (False, True))
   folder = pathlib.Path(config.workdir)
-  metrics = {f'{row.get("label", row["method"])}_{row["regime"]}_{name}': metric
-             for row in rows + mine for name, metric in row['metrics'].items()}
-  told = leaks.sentence(rows, len(splits.train))
+  metrics = {f'{row["label"]}_{row["regime"]}_{name}': metric
+             for row in every for name, metric in row['metrics'].items()}
+  told = leaks.sentence(rows, len(splits.train)) if rows else ''
   records.write(
       folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
-      extra={'sentence': told, 'own': own_leak.sentence(mine),
+      extra={'missing': made.missing, 'sentence': told,
+             'own': own_leak.sentence(mine),
              'untested': own_leak.untested(config, brought), 'runs': {
-          name: command for row in rows + mine
+          name: command for row in every
           for name, command in row['commands'].items()}})
-  near, paths = leaks.nearest_rows(rows), []
+  near, paths = leaks.nearest_rows(rows) if rows else [], []
   for name, found, columns in (
-      ('table', rows + mine, _COLUMNS), ('nearest', near, _NEAREST)):
-    paths += [tables.write(folder / f'{name}.{ending}', found, columns)
-              for ending in ('md', 'csv')]
+      ('table', every, _COLUMNS), ('nearest', near, _NEAREST)):
+    paths += [tables.write(folder / f'{name}.{ending}', found, columns,
+                           note=made.note) for ending in ('md', 'csv')]
   title = f'{config.dataset}, {len(splits.train)} training images'
   paths += pictures.draw(folder, {
       'leakage.png': functools.partial(_draw, rows, title)})
   screen.show(tables.render(
-      rows + mine, _COLUMNS, title=f'{title} [95 % interval]'))
+      every, _COLUMNS, title=f'{title} [95 % interval]'))
   screen.show(tables.render(
       near, _NEAREST, title='\nTo the nearest training image'))
-  screen.show('\n'.join(['', told, own_leak.sentence(mine), '']))
-  screen.show('\n'.join(f'  {path}' for path in paths))
+  screen.show('', told, own_leak.sentence(mine), made.note,
+              *(f'  {path}' for path in paths))
+  made.end()
   return metrics
 
 
@@ -143,68 +153,34 @@ def _draw(rows, title, path) -> pathlib.Path:
       groups=dict(zip(names, (row['regime'] for row in rows))))
 
 
-def seconds(config: Config) -> float:
-  """That it takes on some machine, for `dsr.runs.progress`."""
-  return _progress(config).seconds_left()
+def jobs_of(config: Config) -> list[Job]:
+  """Images, sets and attacks; raises a ValueError as `check`."""
+  check(config)
+  return leak_jobs.jobs(_attacks(config, prepared(config))[0])
 
 
-def _progress(config) -> progress.Progress:
-  regimes, parts = evaluation.names(config.regimes), []
-  for method in evaluation.names(config.methods):
-    if method != 'all':
-      parts.append((f'set of {method.removesuffix("_corrupted")}',
-                    f'the set of {method}'))
-    parts += [(regime, f'{method}, {regime}') for regime in regimes]
-  for path in evaluation.names(config.own):
-    parts += [(regime, f'{names.title(path)}, {regime}') for regime in regimes]
-  return progress.Progress('leakage', parts, _SECONDS)
+def _attacks(config, splits):
+  """(the attacks, one's own sets as `own_leak.load` has them)."""
+  brought = own_leak.load(config)
+  return leak_jobs.attacks(
+      config, splits.train, [one[:2] for one in brought]), brought
 
 
-def _rows(config, train, path, parts) -> list[dict[str, Any]]:
-  """The record of each attack, set by set; makes what is missing."""
+def _rows(attacks, made) -> list[dict[str, Any]]:
+  """The record of each attack that was made, with its set's commands."""
   rows = []
-  for method in evaluation.names(config.methods):
-    images, commands = '', {}
-    if method != 'all':
-      job = distill_job(config, method, path)
-      with parts.part():
-        record = jobs.finished(
-            job, parts.runs(distill.run), fresh=config.fresh)
-      images = str(pathlib.Path(job.workdir, 'distilled.npz'))
-      commands = {job.workdir: record['command']}
-    for regime in evaluation.names(config.regimes):
-      job = dataclasses.replace(
-          attack_job(config, method, regime, path, images),
-          num_train=_size(config, method, train),
-          digest=attack_set.set_digest(images, train))
-      with parts.part():
-        record = jobs.finished(
-            job, parts.runs(attack_set.run), fresh=config.fresh)
-      rows.append(record | {
-          'method': method, 'regime': regime, 'num_images': job.num_train,
-          'commands': commands | {job.workdir: record['command']}})
-  return rows
-
-
-def _own_rows(config, sets, parts) -> list[dict[str, Any]]:
-  """The record of each attack on a set of one's own that can be made."""
-  rows = []
-  for own in sets:
-    out = own_leak.too_large(config, own.num_images, own.splits.train.x[0])
-    for regime in evaluation.names(config.regimes):
-      job = dataclasses.replace(
-          attack_job(config, own.name, regime, own.dataset, own.images),
-          num_train=own.num_images, digest=own.digest)
-      with parts.part():
-        if regime in out:
-          continue
-        record = jobs.finished(
-            job, parts.runs(attack_set.run), fresh=config.fresh)
-      rows.append(record | {
-          'method': own.title, 'label': own.name.replace('/', '_'),
-          'regime': regime,
-          'num_images': job.num_train, 'num_compared': len(own.splits.train),
-          'commands': {job.workdir: record['command']}})
+  for attack in attacks:
+    if (record := made.record(attack.job)) is None:
+      continue
+    behind = [job for job in (attack.images, attack.made) if job is not None]
+    rows.append(record | {
+        'method': attack.title, 'label': attack.label,
+        'own': bool(attack.images.set), 'regime': attack.job.regime,
+        'num_images': attack.job.num_train,
+        'num_compared': made.record(attack.images)['metrics'][
+            'num_images'].value,
+        'commands': {job.workdir: made.record(job)['command']
+                     for job in (*behind, attack.job)}})
   return rows
 
 
@@ -229,72 +205,30 @@ def check(config: Config) -> None:
     if method != 'all':
       with checks.renamed(steps='distill_steps',
                           learning_rate='distill_learning_rate'):
-        distill.check(distill_job(config, method, 'T.npz'))
+        distill.check(leak_jobs.distill_job(config, method, 'T.npz'))
     for regime in regimes:
-      attack_set.check(attack_job(config, method, regime, 'T.npz', ''))
-
-
-def distill_job(config: Config, method: str, dataset: str) -> distill.Config:
-  """How the set of `method` is made of the images in the file `dataset`."""
-  corrupted = method == 'kip_corrupted'
-  return distill.resolve(distill.Config(
-      dataset=dataset, method='kip' if corrupted else method,
-      corruption=config.corruption if corrupted else 0.0, init=config.init,
-      images_per_class=config.images_per_class, kernel=config.kernel,
-      transform='mean', validation=0.0, keep='last', networks='',
-      steps=config.distill_steps, learning_rate=config.distill_learning_rate,
-      seed=config.seed, workdir=str(pathlib.Path(config.workdir, method))))
-
-
-def attack_job(config: Config, method: str, regime: str, dataset: str,
-               images: str) -> attack_set.Config:
-  """The victim of a set and the attack on it; `num_train` is that of T."""
-  own = ({'kernel': config.kernel, 'steps': config.attack_steps}
-         if regime == 'infinite' else {'width': config.width})
-  return attacks.resolve(attack_set.Config(
-      dataset=dataset, num_train=config.num_train, regime=regime,
-      images=images, seed=config.seed, attack_seed=config.attack_seed,
-      workdir=str(pathlib.Path(config.workdir, method, regime)), **own))
-
-
-def _size(config, method, train) -> int:
-  return (config.num_train if method == 'all' else
-          config.images_per_class * train.num_classes)
+      attack_set.check(leak_jobs.attack_job(
+          config, method, regime, 'T.npz', ''))
 
 
 def prepared(config: Config) -> Splits:
   """T and the test set; raises a ValueError for what does not fit."""
-  task = victims.prepare_victim_task(victims.VictimConfig(
-      dataset=config.dataset, data_dir=config.data_dir,
-      num_train=config.num_train, seed=config.seed))
-  train = task.train
+  splits = leak_data.training_images(config)
+  train = splits.train
   chosen, regimes = map(
       evaluation.names, (config.methods, config.regimes))
-  if chosen != ['all'] and _size(config, '', train) > len(train):
+  if chosen != ['all'] and leak_jobs.size(config, '', train) > len(train):
     raise ValueError(
         '`images_per_class` must be at most '
         f'{len(train) // train.num_classes}, as many as T has of each class, '
         f'got {config.images_per_class}.')
   # What the first layer's change can tell apart.
   limit = min(train.x[0].size + 1, config.width)
-  most = max(_size(config, method, train) for method in chosen)
+  most = max(leak_jobs.size(config, method, train) for method in chosen)
   if most >= limit and regimes != ['infinite']:
     name = 'num_train' if 'all' in chosen else 'images_per_class'
     raise ValueError(
         f'`{name}` must make fewer than {limit} images for networks of width '
         f'{config.width} and images of {train.x[0].size} numbers, got {most}; '
         'or choose `regimes=infinite`.')
-  return Splits(train, task.test)
-
-
-def _write(config, splits) -> pathlib.Path:
-  """T and the test set as a dataset, in a file named by its contents."""
-  arrays = {'x_train': splits.train.x, 'y_train': splits.train.y,
-            'x_test': splits.test.x, 'y_test': splits.test.y}
-  path = pathlib.Path(config.workdir, _FILE.format(
-      num=len(splits.train), digest=attack_set.digest(*arrays.values())))
-  if not path.exists():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with records.replacing(path) as part, open(part, 'wb') as file:
-      np.savez_compressed(file, **arrays)
-  return path
+  return splits

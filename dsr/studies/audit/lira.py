@@ -16,13 +16,14 @@ import numpy as np
 from dsr import checks, data as data_lib, nets
 from dsr.probes import intervals, lira, membership, rmia, scores as scores_lib
 from dsr.report import tables
-from dsr.runs import contents, machine, records, screen
-from dsr.studies.audit import shadow_models, shadow_sets
+from dsr.runs import contents, machine, parts, records, screen
+from dsr.runs.plan import Job
+from dsr.studies.audit import half_sets, shadow_models, shadow_sets
 from dsr.studies.audit.shadow_models import Models
 from dsr.studies.audit.subjects import KRR
-from dsr.studies.distillation import evaluation, grid
+from dsr.studies.distillation import evaluation
 from dsr.studies.distillation.methods import table
-from dsr.studies.distillation.problem import Problem, encoded, prepare
+from dsr.studies.distillation.problem import Problem, encoded
 
 SQUARED_ERROR = 'negative_squared_error'
 ATTACKS = ('online', 'offline', 'rmia', 'rmia_offline', 'threshold')
@@ -83,18 +84,21 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-  """Everything but flags; returns the metrics of the record."""
+  """Everything but flags; returns the metrics of the record.
+
+  Raises:
+    Incomplete: some sets could not be made.
+  """
   began = time.monotonic()
   check(config)
   load = machine.load_average()
-  problem = prepare(
-      config.dataset, data_dir=config.data_dir, transform=config.transform,
-      images_per_class=1, max_train=config.max_train, validation=0,
-      seed=config.seed)
+  problem = half_sets.load(config)
   _check_data(config, problem)
+  if todo := half_sets.jobs_of(config):
+    parts.make(todo).end()
   metrics, arrays, each, rows = {}, {}, {}, []
-  for size in _sizes(config):
-    sets = shadow_sets.make(config, problem, size)
+  for size in shadow_sets.sizes(config):
+    sets = half_sets.read(config, problem, size)
     for model in evaluation.names(config.model):
       models = shadow_models.make(config, problem, sets, model, epochs(config))
       name = config.method if size is None else f'{config.method}_{size}'
@@ -132,6 +136,20 @@ def run(config: Config) -> dict[str, Any]:
   return metrics
 
 
+def jobs_of(config: Config) -> list[Job]:
+  """Those that make the sets, some of one size each.
+
+  Raises:
+    ValueError: as `check`, or nothing is distilled: that is one job.
+  """
+  check(config)
+  found = half_sets.jobs_of(config)
+  if not found:
+    raise ValueError('`method` must distil sets to make several jobs, got '
+                     f'{config.method!r}.')
+  return found
+
+
 def check(config: Config) -> None:
   """Raises a ValueError for what is wrong before any data is read."""
   checks.at_least('num_shadows', config.num_shadows, 4)
@@ -147,7 +165,7 @@ def check(config: Config) -> None:
   checks.positive('learning_rate', config.learning_rate)
   for part in config.transform.split('+'):
     checks.one_of('transform', part, data_lib.transforms.known())
-  shadow_sets.check(config, _sizes(config))
+  shadow_sets.check(config, shadow_sets.sizes(config))
   models = evaluation.names(config.model)
   if not models or len(set(models)) < len(models):
     raise ValueError('`model` must name krr or networks, each once, got '
@@ -175,13 +193,6 @@ def _check_data(config, problem) -> None:
     if model != KRR:
       evaluation.check_network(
           'model', model, shape, problem.train.num_classes)
-
-
-def _sizes(config) -> list[int | None]:
-  """Images a class; [None] for all."""
-  if config.method == shadow_sets.ALL:
-    return [None]
-  return grid.chosen_sizes(config.images_per_class)
 
 
 def _attacked(config, models, problem, model) -> dict[str, tuple]:

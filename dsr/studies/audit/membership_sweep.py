@@ -13,9 +13,9 @@ import numpy as np
 from dsr import checks
 from dsr.probes import intervals
 from dsr.report import tables
-from dsr.runs import contents, jobs, records, screen
+from dsr.runs import contents, parts, records, screen
 from dsr.runs.plan import Job
-from dsr.studies.audit import lira, shadow_sets
+from dsr.studies.audit import half_sets, lira, shadow_sets
 from dsr.studies.distillation import evaluation, grid
 from dsr.studies.distillation.methods import table
 
@@ -75,11 +75,17 @@ def run(config: Config) -> dict[str, Any]:
 
   Metrics are those of `experiments.lira` behind `<classes>_<start>_`, and
   `<size, init or classes>_<classes>_<start>_...`, the differences of AUC.
+
+  Raises:
+    Incomplete: some runs have failed; the tables name them.
   """
   began = time.monotonic()
   rows, metrics = [], {}
+  made = parts.make(jobs_of(config), fresh=config.fresh)
   for classes, job in check(config):
-    record = jobs.finished(job, lira.run, fresh=config.fresh)
+    record = made.record(job)
+    if record is None:
+      continue
     for row in record['extra']['rows']:
       head = f'{classes}_{job.init}_{row["name"]}'
       own = {name: record['metrics'][f'{row["name"]}_{name}']
@@ -100,23 +106,31 @@ def run(config: Config) -> dict[str, Any]:
   folder = pathlib.Path(config.workdir)
   records.write(folder, config=config, contents=contents.of(config),
                 metrics=metrics, wall_time=time.monotonic() - began,
-                extra={'differences': [
+                extra={'missing': made.missing, 'differences': [
                     {k: v for k, v in row.items() if k != 'difference'}
                     for row in found]})
-  paths = [tables.write(folder / 'table.md', rows, _COLUMNS),
-           tables.write(folder / 'table.csv', rows, _COLUMNS)]
+  paths = [tables.write(folder / f'table.{ending}', rows, _COLUMNS,
+                        note=made.note) for ending in ('md', 'csv')]
   shown = tables.render(rows, _COLUMNS, title=f'{config.dataset}: membership')
   if found:
     paths.append(tables.write(folder / 'differences.md', found, _DIFFERENCES))
     shown += '\n' + tables.render(found, _DIFFERENCES, title='Differences')
-  screen.show(shown, *paths, sep='\n')
+  screen.show(shown, *filter(None, [made.note]), *paths)
+  made.end()
   return metrics
 
 
 def jobs_of(config: Config) -> list[Job]:
-  """All runs; raises a ValueError as `check`."""
-  return [Job(f'{job.method} from {job.init}, {classes} classes', lira.run, job)
-          for classes, job in check(config)]
+  """All runs, behind their sets; raises a ValueError as `check`."""
+  found = []
+  for classes, job in check(config):
+    name = f'{job.method} from {job.init}, {classes} classes'
+    sets = half_sets.jobs_of(job)
+    found += [dataclasses.replace(one, name=f'{name}: {one.name}')
+              for one in sets]
+    found.append(Job(name, lira.run, job,
+                     tuple(one.config.workdir for one in sets)))
+  return found
 
 
 def check(config: Config) -> list[tuple[str, lira.Config]]:

@@ -1,48 +1,14 @@
-"""Sets of one's own as victims of the reconstruction: files and sentences.
+"""Sets of one's own as victims of the reconstruction: what is said of them.
 
 A network is trained on the set as it is, and attacked. What came back is held
-against the set and against training images: those nearest to the set, and
-others drawn at random, since nothing else of a large training set can have come
-back through the set.
+against the set and against training images, see `leak_data`.
 """
-import dataclasses
-import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
-from dsr import checks
-from dsr.data import Splits, files
-from dsr.probes import copies as copies_lib
-from dsr.studies.audit import attack_set, leaks, subjects
+from dsr.studies.audit import leak_data, leaks, subjects
 from dsr.studies.distillation import evaluation, names
-
-_NEAREST = 10  # Training images held against each image of the set.
-_OTHERS = 1000  # Further ones, at random.
-
-
-@dataclasses.dataclass(frozen=True)
-class Own:
-  """A set, and the files that its attacks read.
-
-  Attributes:
-    name: of its folder, below the workdir.
-    title: in tables.
-    dataset: path of the training images that it is held against.
-    images: path of the set, as `experiments.attack_set` takes it.
-    num_images: S.
-    splits: what `dataset` holds.
-    digest: of the set.
-  """
-
-  name: str
-  title: str
-  dataset: str
-  images: str
-  num_images: int
-  splits: Splits
-  digest: str
 
 
 def load(config: Any) -> list[tuple[str, subjects.Shown, Any]]:
@@ -54,14 +20,9 @@ def load(config: Any) -> list[tuple[str, subjects.Shown, Any]]:
   Raises:
     ValueError: as `sets.from_file`.
   """
-  found = []
-  for path in evaluation.names(config.own):
-    problem = subjects.load_problem(subjects.SubjectConfig(
-        dataset=config.dataset, data_dir=config.data_dir, seed=config.seed,
-        transform='mean', validation=0.0))
-    with checks.renamed(set='own'):
-      found.append((path, subjects.from_file(path, problem), problem))
-  return found
+  return [(path, *leak_data.load_set(leak_data.Config(
+      dataset=config.dataset, data_dir=config.data_dir, seed=config.seed,
+      set=path))) for path in evaluation.names(config.own)]
 
 
 def too_large(config: Any, num_images: int, image: np.ndarray) -> list[str]:
@@ -75,39 +36,6 @@ def too_large(config: Any, num_images: int, image: np.ndarray) -> list[str]:
   limit = min(image.size + 1, config.width)
   return [regime for regime in evaluation.names(config.regimes)
           if regime != 'infinite' and num_images >= limit]
-
-
-def write(config: Any, sets: list[tuple[str, subjects.Shown, Any]]
-          ) -> list[Own]:
-  """Writes what the attacks on each set read, in files named by contents.
-
-  Args:
-    config: of `leakage`: its `workdir` and `seed`.
-    sets: of `load`.
-  """
-  found, folder = [], pathlib.Path(config.workdir)
-  folders = names.folders([path for path, *_ in sets])
-  for path, shown, problem in sets:
-    train, name = problem.train, f'own/{folders[path]}'
-    near, _ = copies_lib.neighbours(
-        np.clip(shown.pixels, 0, 1), train.x, _NEAREST)
-    others = np.asarray(jax.random.permutation(
-        jax.random.fold_in(jax.random.key(config.seed), 14), len(train)))
-    rows = np.union1d(near.reshape(-1), others[:_OTHERS])
-    splits = Splits(train.take(rows), problem.test)
-    arrays = {'x_train': splits.train.x, 'y_train': splits.train.y,
-              'x_test': splits.test.x, 'y_test': splits.test.y}
-    own = {'images': shown.pixels, 'labels': shown.labels,
-           'targets': np.asarray(shown.examples.y)}
-    digest = attack_set.digest(shown.pixels, own['targets'])
-    paths = [folder / name / f'{stem}_{attack_set.digest(*a.values())}.npz'
-             for stem, a in (('train', arrays), ('set', own))]
-    for where, content in zip(paths, (arrays, own)):
-      if not where.exists():
-        files.write_npz(where, content)
-    found.append(Own(name, names.title(path), *map(str, paths),
-                     len(shown.labels), splits, digest))
-  return found
 
 
 def sentence(rows: list[dict[str, Any]]) -> str:

@@ -1,5 +1,4 @@
 """The parts of an audit: what is made, trained and asked, with which flags."""
-from collections.abc import Callable, Iterator
 import dataclasses
 import pathlib
 from typing import Any
@@ -18,6 +17,7 @@ from dsr.studies.audit import (
   robustness,
   subjects,
 )
+from dsr.studies.audit.stages import DP, Plan, Subject
 from dsr.studies.distillation import distill, evaluation, grid, names
 from dsr.studies.distillation.methods import table
 
@@ -29,73 +29,7 @@ _FLAGS = {'model': 'networks', 'name': 'networks', 'max_train': 'lira_train',
           'steps': 'attack_steps'}
 _LEAK_FLAGS = {'methods': 'leak_methods', 'regimes': 'leak_regimes',
                'num_train': 'leak_train'}
-_DP = 'dp'  # The name of all images under DP-SGD.
 _LIRA = ('all', 'random', 'kip')  # Attacked by shadow models.
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-  """A set, and where it is.
-
-  Attributes:
-    name: of its folder.
-    title: in tables.
-    method: of `experiments.distill`, 'all', 'dp', or 'own'.
-    size: images per class; 0 for 'all', 'dp' and 'own'.
-    init: 'real' or 'noise'.
-    where: for the flag `set` of the stages.
-  """
-
-  name: str
-  title: str
-  method: str
-  size: int
-  init: str
-  where: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """All parts of an audit, in the order in which they are done.
-
-  Attributes:
-    subjects: by name, the reference `all` first.
-    sets: subject -> run that makes it.
-    fits: (subject, model) -> training.
-    membership: (subject, model or 'set') -> attacks.
-    robustness: (subject, model) -> attacks.
-    fairness: (subject, model) -> comparison with `all`.
-    lira: shadow attacks, by method.
-    leakage: the reconstruction, or None.
-    claims: what is held against arXiv:2305.03355.
-  """
-
-  subjects: dict[str, Subject]
-  sets: dict[str, distill.Config]
-  fits: dict[tuple[str, str], fit.Config]
-  membership: dict[tuple[str, str], membership.Config]
-  robustness: dict[tuple[str, str], robustness.Config]
-  fairness: dict[tuple[str, str], fairness.Config]
-  lira: dict[str, lira.Config]
-  leakage: leakage.Config | None
-  claims: claims.Config
-
-  def stages(self) -> Iterator[tuple[str, Any, Callable, list[str]]]:
-    """(name, run, its function, what it reads) of everything, in order."""
-    for stage, module in (
-        ('sets', distill), ('fits', fit), ('membership', membership),
-        ('robustness', robustness), ('fairness', fairness), ('lira', lira)):
-      for name, job in getattr(self, stage).items():
-        label = name if isinstance(name, str) else '/'.join(name)
-        read = [getattr(job, field, '') for field in (
-            'set', 'fit', 'reference', 'membership', 'robustness', 'groups',
-            'train_groups')]
-        yield f'{stage}: {label}', job, module.run, list(filter(None, read))
-    if self.leakage is not None:
-      yield 'leakage', self.leakage, leakage.run, []
-    yield 'claims', self.claims, claims.run, [
-        job.workdir for stage in (self.sets, self.membership, self.fairness)
-        for job in stage.values()]
 
 
 def make(config: Any) -> Plan:
@@ -123,7 +57,7 @@ def make(config: Any) -> Plan:
   found, sets = _subjects(config, chosen, sizes, inits)
   own = {name: _own(config, path, name, found)
          for path, name in names.folders(own_sets).items()}
-  references = {n: s for n, s in found.items() if s.method in ('all', _DP)}
+  references = {n: s for n, s in found.items() if s.method in ('all', DP)}
   found = references | own | found  # One's own sets before all others.
   return _plan(config, found, sets)
 
@@ -131,8 +65,8 @@ def make(config: Any) -> Plan:
 def _subjects(config, chosen, sizes, inits):
   found = {'all': Subject('all', 'all images', 'all', 0, 'real', '')}
   if config.dp_epsilon and evaluation.names(config.networks):
-    found[_DP] = Subject(
-        _DP, f'all images, DP-SGD, epsilon {config.dp_epsilon:g}', _DP, 0,
+    found[DP] = Subject(
+        DP, f'all images, DP-SGD, epsilon {config.dp_epsilon:g}', DP, 0,
         'real', '')
   sets = {}
   own = grid.method_options(config, table.names())
@@ -181,7 +115,7 @@ def _plan(config, found, sets) -> Plan:
   root = pathlib.Path(config.workdir)
   fits, probed, attacked, compared = {}, {}, {}, {}
   for name, subject in found.items():
-    for model in ([] if name == _DP else [subjects.KRR]) + networks:
+    for model in ([] if name == DP else [subjects.KRR]) + networks:
       flags = _model_flags(config, subject, model)
       folder = names.inside(root, name) / model
       at = lambda stage: str(folder / stage)  # noqa: B023
@@ -201,7 +135,7 @@ def _plan(config, found, sets) -> Plan:
           train_groups=config.train_groups,
           membership=at('membership'), robustness=at('robustness'),
           workdir=at('fairness'))
-    if subject.method not in ('all', _DP):
+    if subject.method not in ('all', DP):
       flags = _model_flags(config, subject, membership.SET)
       probed[name, membership.SET] = membership.Config(
           **flags, num_probed=config.num_probed, learned='',
@@ -218,8 +152,8 @@ def _plan(config, found, sets) -> Plan:
       module.check(job)
   if plan.leakage is not None:
     with checks.renamed(**_LEAK_FLAGS):
-      leakage.check(plan.leakage)
-      leakage.prepared(plan.leakage)
+      plan = dataclasses.replace(
+          plan, leak_jobs=tuple(leakage.jobs_of(plan.leakage)))
   _check_data(config, networks, sets)
   return plan
 
@@ -249,13 +183,13 @@ def _model_flags(config, subject, model) -> dict[str, Any]:
   if model in (subjects.KRR, membership.SET):
     return flags
   flags['network_epochs'] = config.network_epochs
-  if subject.method in ('all', _DP):
+  if subject.method in ('all', DP):
     flags['network_epochs'] = config.full_epochs
   elif subject.size:  # As many examples seen, whatever the size of the set.
     smallest = min(grid.chosen_sizes(config.images_per_class))
     flags['network_epochs'] = max(
         1, round(config.network_epochs * smallest / subject.size))
-  if subject.method == _DP:  # One network: releasing more spends more.
+  if subject.method == DP:  # One network: releasing more spends more.
     flags |= {'dp_epsilon': config.dp_epsilon, 'num_networks': 1}
   return flags
 

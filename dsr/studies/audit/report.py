@@ -96,13 +96,14 @@ def _lead(results) -> str:
   sets = [s for s in found.values() if s.method not in ('all', 'dp')]
   models = ' and '.join(['kernel ridge regression', *results.networks])
   first = results.rows('fits')[0]
+  missing = results.missing and f' {results.missing} The page leaves them out.'
   return (
       f'{len(sets)} small sets of images that stand for '
       f'{first["extra"]["num_images"]} training images of '
       f'{names_lib.dataset(config.dataset)}, '
       f'and what {models} trained on them give away: how accurate they are, '
       'for whom, what they tell of the training images, and what breaks them; '
-      'beside models of all training images.')
+      f'beside models of all training images.{missing}')
 
 
 def _facts(results) -> dict[str, str]:

@@ -25,11 +25,12 @@ class Results:
     plan: its `Plan`.
     folder: where pictures go.
     networks: names of the networks.
+    missing: which parts are, in a sentence; '' if none is.
     drawings: file in `folder` -> function of its path that draws it.
   """
 
-  def __init__(self, config: Any, plan: Any):
-    self.config, self.plan = config, plan
+  def __init__(self, config: Any, plan: Any, missing: str = ''):
+    self.config, self.plan, self.missing = config, plan, missing
     self.folder = pathlib.Path(config.workdir)
     self.networks = evaluation.names(config.networks)
     self.drawings: dict[str, Callable[[pathlib.Path], Any]] = {}
@@ -63,9 +64,10 @@ class Results:
     return None if job is None else records.read(job.workdir)
 
   @property
-  def claims(self) -> dict[str, Any]:
-    """The record of the claims."""
-    return records.read(self.plan.claims.workdir)
+  def claims(self) -> dict[str, Any] | None:
+    """The record of the claims, if they were tested."""
+    job = self.plan.claims
+    return None if job is None else records.read(job.workdir)
 
   @functools.cached_property
   def lira(self) -> dict[str, dict[str, Any]]:

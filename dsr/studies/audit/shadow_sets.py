@@ -6,6 +6,7 @@ each half, as `experiments.distill` would be on these images alone; what it
 compiles for itself, it compiles for each.
 """
 from collections.abc import Callable
+import functools
 import time
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import optax
 from dsr import checks, data as data_lib, krr
 from dsr.distill import kip, rkip, shadows as shadows_lib, targets
 from dsr.runs import options
-from dsr.studies.distillation import distill, evaluation
+from dsr.studies.distillation import distill, evaluation, grid
 from dsr.studies.distillation.methods import table
 from dsr.studies.distillation.problem import Problem
 from dsr.types import Examples
@@ -52,6 +53,13 @@ def known() -> tuple[str, ...]:
   return (ALL, *table.names())
 
 
+def sizes(config: Any) -> list[int | None]:
+  """Images a class of an `experiments.lira.Config`; [None] of `ALL`."""
+  if config.method == ALL:
+    return [None]
+  return grid.chosen_sizes(config.images_per_class)
+
+
 def check(config: Any, sizes: list[int | None]) -> None:
   """Raises a ValueError for flags that the method does not take.
 
@@ -72,8 +80,15 @@ def check(config: Any, sizes: list[int | None]) -> None:
       table.check(_job(config, size, 0))
 
 
-def make(config: Any, problem: Problem, size: int | None) -> Sets:
+def make(config: Any, problem: Problem, size: int | None,
+         only: slice = slice(None)) -> Sets:
   """The sets of one size, by the flags of `experiments.lira`.
+
+  Args:
+    config: an `experiments.lira.Config`.
+    problem: whose training images are halved.
+    size: images a class; None of `ALL`.
+    only: which of the sets: those that they would be among all.
 
   Raises:
     ValueError: a half has too few images, or sets have different sizes.
@@ -83,21 +98,29 @@ def make(config: Any, problem: Problem, size: int | None) -> Sets:
   num = config.num_shadows + config.num_targets
   if size is None:
     member = krr.random_halves(key_halves, len(problem.train), num)
-    return Sets(None, np.asarray(member), 0.0, 0.0)
+    return Sets(None, np.asarray(member)[only], 0.0, 0.0)
   began, cpu = time.monotonic(), time.process_time()
-  member = shadows_lib.stratified_halves(key_halves, problem.train.y, num)
+  member = halves(config, problem)
   find = {'random': _random, **dict.fromkeys(_COMPILED, _compiled)}.get(
       config.method, _by_table)
-  examples = find(config, key_sets, problem, member, size)
-  return Sets(examples, member, time.monotonic() - began,
+  examples = find(config, key_sets, problem, member, size, only)
+  return Sets(examples, member[only], time.monotonic() - began,
               time.process_time() - cpu)
 
 
-def _random(config, key, problem, member, size) -> Examples:
+def halves(config: Any, problem: Problem) -> np.ndarray:
+  """(R, N) the training images that each set is made of."""
+  key_halves, _ = jax.random.split(jax.random.key(config.seed + 1))
+  return shadows_lib.stratified_halves(
+      key_halves, problem.train.y, config.num_shadows + config.num_targets)
+
+
+def _random(config, key, problem, member, size, only) -> Examples:
   """The random images that KIP and RKIP would start from."""
   x, y, labels = _arrays(problem)
   starts = []
-  for key_one, own in zip(jax.random.split(key, len(member)), member):
+  for key_one, own in zip(jax.random.split(key, len(member))[only],
+                          member[only]):
     start, _ = shadows_lib.shadow_start(
         jax.random.split(key_one)[0], x[own], y[own], labels[own],
         images_per_class=size)
@@ -105,28 +128,33 @@ def _random(config, key, problem, member, size) -> Examples:
   return _stacked(starts)
 
 
-def _compiled(config, key, problem, member, size) -> Examples:
-  kernel_fn = evaluation.kernel_named(config.kernel)
-  optimizer = optax.adam(config.learning_rate)
-  solver, data_fn = {
-      'kip': (kip.kip(kernel_fn, optimizer, ridge=config.ridge, batch_size=0),
-              targets.targets),
-      'rkip': (rkip.rkip(kernel_fn, optimizer, ridge=config.ridge),
-               lambda x, y, _: rkip.interpolant(
-                   kernel_fn, Examples(x, y), ridge=config.ridge)),
-  }[config.method]
+def _compiled(config, key, problem, member, size, only) -> Examples:
+  solver, data_fn = _solver(
+      config.method, config.kernel, config.learning_rate, config.ridge)
   found = shadows_lib.distill_shadows(
       key, solver, *_arrays(problem), member, images_per_class=size,
-      num_steps=config.steps, init=config.init, data_fn=data_fn)
+      num_steps=config.steps, init=config.init, data_fn=data_fn, only=only)
   return Examples(found.x, found.y)
 
 
-def _by_table(config, key, problem, member, size) -> Examples:
+@functools.lru_cache(maxsize=8)  # The same object compiles nothing anew.
+def _solver(method, kernel, learning_rate, ridge):
+  kernel_fn = evaluation.kernel_named(kernel)
+  optimizer = optax.adam(learning_rate)
+  if method == 'kip':
+    return (kip.kip(kernel_fn, optimizer, ridge=ridge, batch_size=0),
+            targets.targets)
+  return (rkip.rkip(kernel_fn, optimizer, ridge=ridge),
+          lambda x, y, _: rkip.interpolant(
+              kernel_fn, Examples(x, y), ridge=ridge))
+
+
+def _by_table(config, key, problem, member, size, only) -> Examples:
   """Whatever method: its own function on each half."""
   run: Callable = table.METHODS[config.method].run
   kernel_fn = evaluation.kernel_named(config.kernel)
   found = []
-  for r, own in enumerate(member):
+  for r, own in list(enumerate(member))[only]:
     key_start, key_seed = jax.random.split(jax.random.fold_in(key, r))
     part = problem.train.take(np.flatnonzero(own))
     rows = data_lib.balanced_rows(key_start, part.y, size, part.num_classes)

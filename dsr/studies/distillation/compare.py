@@ -14,7 +14,7 @@ import numpy as np
 
 from dsr import checks
 from dsr.report import dots, figures, tables
-from dsr.runs import contents, jobs, options, pictures, records, screen
+from dsr.runs import contents, options, parts, pictures, records, screen
 from dsr.runs.plan import Job
 from dsr.studies.distillation import (
   distill,
@@ -68,21 +68,27 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-  """Everything but flags; returns the metrics of the record."""
+  """Everything but flags; returns the metrics of the record.
+
+  Raises:
+    Incomplete: some runs have failed; the tables name them.
+  """
   began = time.monotonic()
   todo = jobs_of(config)
-  rows = [_row(job.config, jobs.finished(
-      job.config, job.run, fresh=config.fresh)) for job in todo]
+  made = parts.make(todo, fresh=config.fresh)
+  rows = [_row(job.config, record) for job in todo
+          if (record := made.record(job.config)) is not None]
   folder = pathlib.Path(config.workdir)
   metrics = {f'{row["name"]}_{name}': metric
              for row in rows for name, metric in row['metrics'].items()}
   records.write(folder, config=config, contents=contents.of(config),
                 metrics=metrics,
                 wall_time=time.monotonic() - began,
-                extra={'runs': {row['folder']: row['command'] for row in rows}})
+                extra={'missing': made.missing, 'runs': {
+                    row['folder']: row['command'] for row in rows}})
   columns = _columns(config, rows)
-  paths = [tables.write(folder / f'table.{ending}', rows, columns)
-           for ending in ('md', 'csv')]
+  paths = [tables.write(folder / f'table.{ending}', rows, columns,
+                        note=made.note) for ending in ('md', 'csv')]
   paths += pictures.draw(folder, _drawings(config, rows))
   screen.show(tables.render(rows, columns, title=(
       f'{config.dataset}, {config.protocol}: test accuracy [95 % interval, of '
@@ -97,7 +103,8 @@ def run(config: Config) -> dict[str, Any]:
                for line in published.under_other_conditions(job.config)]
   if elsewhere:
     screen.show('\n'.join(['Published under other conditions:', *elsewhere]))
-  screen.show('\n'.join(f'  {path}' for path in paths))
+  screen.show(*filter(None, [made.note]), *(f'  {path}' for path in paths))
+  made.end()
   return metrics
 
 

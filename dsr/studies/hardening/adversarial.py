@@ -11,7 +11,7 @@ from typing import Any
 
 from dsr import checks
 from dsr.report import dots, tables
-from dsr.runs import contents, jobs, pictures, records, screen
+from dsr.runs import contents, parts, pictures, records, screen
 from dsr.runs.plan import Job
 from dsr.studies.audit import subjects
 from dsr.studies.distillation import distill, evaluation, grid
@@ -52,33 +52,39 @@ class Config(hardened.HardeningConfig):
 
 
 def run(config: Config) -> dict[str, Any]:
-  """Everything but flags; returns the metrics of the record."""
+  """Everything but flags; returns the metrics of the record.
+
+  Raises:
+    Incomplete: some runs have failed; the tables name them.
+  """
   began = time.monotonic()
   rows, sets = [], {}
-  for own, todo in _planned(config):
-    made, label = {}, {'method': ALL, 'per_class': ALL}
+  planned = _planned(config)
+  made = parts.make(_jobs(planned), fresh=config.fresh)
+  for own, todo in planned:
+    learned, label = {}, {'method': ALL, 'per_class': ALL}
     if own is not None:
-      made = jobs.finished(own, distill.run, fresh=config.fresh)
-      sets[own.workdir] = made['command']
+      learned = made.record(own)
+      if learned is None:
+        continue
+      sets[own.workdir] = learned['command']
       label = {'method': own.method, 'per_class': str(own.images_per_class)}
     for training, job in todo:
-      # A training without a record goes on from its checkpoint.
-      ended = pathlib.Path(job.workdir, 'record.json').exists()
-      record = jobs.finished(
-          job, hardened.run, fresh=config.fresh,
-          after=[own.workdir] if own is not None and ended else [])
-      rows.append(record | label | {
-          'training': training, 'folder': job.workdir,
-          'gap': made.get('extra', {}).get('gap')})
+      if (record := made.record(job)) is not None:
+        rows.append(record | label | {
+            'training': training, 'folder': job.workdir,
+            'gap': learned.get('extra', {}).get('gap')})
+  if not rows:
+    made.end()
   folder = pathlib.Path(config.workdir)
   metrics = {f'{pathlib.Path(row["folder"]).name}_{name}': metric
              for row in rows for name, metric in row['metrics'].items()}
   records.write(
       folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
-      extra={'sets': sets,
+      extra={'sets': sets, 'missing': made.missing,
              'runs': {row['folder']: row['command'] for row in rows}})
-  paths = _tables(folder, rows)
+  paths = _tables(folder, rows, made.note)
   paths += pictures.draw(folder, {
       f'accuracy_{training}.png': functools.partial(
           _draw, config, rows, training)
@@ -90,18 +96,24 @@ def run(config: Config) -> dict[str, Any]:
     screen.show(tables.render(bounds, _BOUND, title=(
         '\nAdversarial loss on training images (left) and the side of the '
         'cover (right) [95 % interval over networks]')))
-  screen.show('\n'.join(f'  {path}' for path in paths))
+  screen.show(*filter(None, [made.note]), *(f'  {path}' for path in paths))
+  made.end()
   return metrics
 
 
 def jobs_of(config: Config) -> list[Job]:
   """The sets and the trainings on them; raises a ValueError as `check`."""
+  return _jobs(_planned(config))
+
+
+def _jobs(planned) -> list[Job]:
   found = []
-  for own, todo in _planned(config):
+  for own, todo in planned:
     name, reads = ALL, ()
     if own is not None:
       name, reads = f'{own.method}_{own.images_per_class}', (own.workdir,)
       found.append(Job(f'set: {name}', distill.run, own))
+    # A training without a record goes on from its checkpoint.
     found += [Job(f'{training}: {name}', hardened.run, job, reads, training,
                   resumes=True) for training, job in todo]
   return found
@@ -210,10 +222,11 @@ def _bounds(rows) -> list[dict[str, Any]]:
   return found
 
 
-def _tables(folder, rows) -> list[pathlib.Path]:
+def _tables(folder, rows, note) -> list[pathlib.Path]:
   paths = []
   for ending in ('md', 'csv'):
-    paths.append(tables.write(folder / f'table.{ending}', rows, _columns()))
+    paths.append(tables.write(
+        folder / f'table.{ending}', rows, _columns(), note=note))
     if bounds := _bounds(rows):
       paths.append(tables.write(folder / f'bound.{ending}', bounds, _BOUND))
   return paths

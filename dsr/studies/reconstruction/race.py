@@ -14,7 +14,15 @@ import numpy as np
 from dsr import checks
 from dsr.attack import match
 from dsr.report import figures, tables
-from dsr.runs import contents, jobs, pictures, records, screen
+from dsr.runs import (
+    contents,
+    jobs,
+    parts as parts_lib,
+    pictures,
+    records,
+    screen,
+)
+from dsr.runs.plan import Job
 from dsr.studies.reconstruction import attacks, cases, recipes, scoring, table
 from dsr.types import Status
 
@@ -166,10 +174,11 @@ def parts(config: Any) -> list[Any]:
           for regime in _REGIMES]
 
 
-def to_make(config: Any) -> list[Any]:
-  """As `parts`; one of other flags is no start: its attacks are repeated."""
-  return [dataclasses.replace(part, fresh=config.fresh or (
-      jobs.recorded(part) is not None and jobs.kept(part) is None))
+def jobs_of(config: Any, run_part: Callable) -> list[Job]:
+  """Of `parts`; one of other flags is no start: its attacks are repeated."""
+  return [Job(f'race: {part.regime}', run_part, dataclasses.replace(
+      part, fresh=config.fresh or (
+          jobs.recorded(part) is not None and jobs.kept(part) is None)))
           for part in parts(config)]
 
 
@@ -186,13 +195,17 @@ def run_both(config: Any, run_part: Callable) -> dict[str, Any]:
 
   Raises:
     KeyboardInterrupt: a race was interrupted; the same flags go on.
+    Incomplete: one has failed; the table names it.
   """
   began = time.monotonic()
   folder = pathlib.Path(config.workdir)
   rows, curves, metrics, reached = [], {}, {}, {}
-  for part in to_make(config):
-    own = pathlib.Path(part.workdir)
-    record = jobs.finished(part, run_part, fresh=config.fresh)
+  todo = jobs_of(config, run_part)
+  made = parts_lib.make(todo, fresh=config.fresh)
+  for part in (job.config for job in todo):
+    own, record = pathlib.Path(part.workdir), made.record(part)
+    if record is None:
+      continue
     found, trails = record['metrics'], records.read_arrays(own)
     for attack in (config.attack, config.compare):
       who = f'{attack}, {part.regime}'
@@ -210,12 +223,14 @@ def run_both(config: Any, run_part: Callable) -> dict[str, Any]:
       folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
-      extra={'status': Status.FINISHED, 'reached': reached})
-  paths = [tables.write(folder / 'table.txt', rows, columns)]
+      extra={'status': Status.FINISHED, 'reached': reached,
+             'missing': made.missing})
+  paths = [tables.write(folder / 'table.txt', rows, columns, note=made.note)]
   paths += pictures.draw(
       folder, {'race.png': lambda path: _draw(path, curves, title)})
   screen.show(tables.render(rows, columns, title=title))
-  screen.show('\n'.join(f'  {path}' for path in paths))
+  screen.show(*filter(None, [made.note]), *(f'  {path}' for path in paths))
+  made.end()
   return metrics
 
 

@@ -77,15 +77,13 @@ def jobs_of(config: Config) -> list[Job]:
   """
   if config.sweep:
     check(config)
-    return [Job(f'N = {cell.num_train}, width {cell.width}', run, cell)
-            for cell in map(attacks.resolve, sweep_lib.cells(config))]
+    return sweep_lib.jobs_of(config, run)
   if config.regime != 'both':
     raise ValueError("`sweep` or `regime` 'both' makes several jobs, got "
                      f'neither and regime {config.regime!r}.')
   config = attacks.resolve(recipes.fair(config))
   check(config)
-  return [Job(f'race: {part.regime}', run, part)
-          for part in race.to_make(config)]
+  return race.jobs_of(config, run)
 
 
 def check(config: Config) -> None:

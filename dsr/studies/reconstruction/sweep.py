@@ -10,7 +10,8 @@ import numpy as np
 
 from dsr import checks
 from dsr.report import figures, tables
-from dsr.runs import contents, jobs, pictures, records, screen
+from dsr.runs import contents, parts, pictures, records, screen
+from dsr.runs.plan import Job
 from dsr.studies.reconstruction import attacks, recipes, scoring
 from dsr.types import Status
 
@@ -70,14 +71,15 @@ def run(config: Any, run_cell: Callable) -> dict[str, Any]:
 
   Raises:
     KeyboardInterrupt: a cell was interrupted; the same flags go on.
+    Incomplete: some cells have failed; the table names them.
   """
   checks.at_least('seed', config.seed, 0)
   began = time.monotonic()
-  found = []
-  for cell in cells(config):
-    cell = attacks.resolve(cell)
-    record = jobs.finished(cell, run_cell, fresh=config.fresh)
-    found.append({'num_train': cell.num_train, 'width': cell.width} | record)
+  todo = jobs_of(config, run_cell)
+  made = parts.make(todo, fresh=config.fresh)
+  found = [{'num_train': job.config.num_train, 'width': job.config.width}
+           | record for job in todo
+           if (record := made.record(job.config)) is not None]
   folder = pathlib.Path(config.workdir)
   standard = config.regime == 'standard'
   axis = 'kernel_distance' if standard else 'limit_distance'
@@ -91,8 +93,9 @@ def run(config: Any, run_cell: Callable) -> dict[str, Any]:
       folder, config=config, contents=contents.of(config), metrics=metrics,
       wall_time=time.monotonic() - began,
       seeds={'seed': config.seed, 'attack_seed': config.attack_seed},
-      extra={'status': Status.FINISHED})
-  paths, todo = [tables.write(folder / 'table.md', found, COLUMNS)], {}
+      extra={'status': Status.FINISHED, 'missing': made.missing})
+  paths, todo = [tables.write(
+      folder / 'table.md', found, COLUMNS, note=made.note)], {}
   if all(axis in row['metrics'] for row in found):  # MLPs only have a limit.
     todo['sweep.png'] = lambda path: figures.scatter(
         path, [value(row, axis) for row in found],
@@ -103,5 +106,12 @@ def run(config: Any, run_cell: Callable) -> dict[str, Any]:
   paths += pictures.draw(folder, todo)
   screen.show(tables.render(
       found, COLUMNS, title=f'{config.dataset}, {config.regime}'))
-  screen.show('\n'.join(f'  {path}' for path in paths))
+  screen.show(*filter(None, [made.note]), *(f'  {path}' for path in paths))
+  made.end()
   return metrics
+
+
+def jobs_of(config: Any, run_cell: Callable) -> list[Job]:
+  """The cells; `config` and `run_cell` are those of `run`."""
+  return [Job(f'N = {cell.num_train}, width {cell.width}', run_cell, cell)
+          for cell in map(attacks.resolve, cells(config))]

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from dsr.runs import jobs, plan, plan_table, records
-from dsr.runs.engines import flags, local, schedule
+from dsr.runs import jobs, parts, plan, plan_table, records, store
+from dsr.runs.engines import flags, local, schedule, stored, task
 from tests.runs.engines import tiny
 
 _OWN = ('date', 'wall_time')
@@ -139,6 +139,70 @@ def test_flags_out_of_their_range(how, message):
     flags.check(flags.Flags(**how))
 
 
+class Here:
+  """Makes each job in this process, as a worker would."""
+
+  def __init__(self, plan, workers):
+    del workers
+    self._tasks = task.tasks(plan)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc):
+    pass
+
+  def room(self):
+    return 1
+
+  def start(self, positions):
+    self._started = positions
+
+  def wait(self):
+    return [(i, task.do(self._tasks(i))) for i in self._started]
+
+
+@pytest.mark.parametrize('engine', [
+    Here, pytest.param(local.Local, marks=pytest.mark.slow)])
+def test_workers_without_a_common_disk_meet_in_a_store(
+    tmp_path, monkeypatch, engine):
+  monkeypatch.setenv('DSR_COMPILED', 'off')
+  monkeypatch.setattr(local, 'Local', engine)
+  root, url = pathlib.Path('out'), f'file://{tmp_path}/store'
+  for machine in ('one', 'other'):
+    (tmp_path / machine).mkdir()
+  monkeypatch.chdir(tmp_path / 'one')
+  expected = _here(root)
+  how = flags.check(flags.Flags(workers='2', store=url))
+  config = tiny.Config('out')
+  study = lambda config: parts.make(tiny.jobs(root, error='there'))
+  run = lambda: flags.run(
+      how, config, lambda config: tiny.jobs(root, error='there'), study)
+  with pytest.raises(parts.Incomplete, match='`error` must exist, got there'):
+    run()
+  assert _calls(root) == {'a': 1, 'c': 1}  # That of b is in the store.
+  monkeypatch.chdir(tmp_path / 'other')
+  pathlib.Path('there').touch()  # It is named by no flag that is copied.
+  with pytest.raises(parts.Incomplete):
+    run()
+  assert _calls(root) == {'a': 1, 'b': 1, 'c': 1}  # As brought at first.
+  made = plan.make(tiny.jobs(root), store=url)
+  assert schedule.make(made, stored.Stored(local.Local(made, 1), made)) == {}
+  assert _calls(root) == {'a': 1, 'b': 3, 'c': 1, 'd': 1}
+  assert not list(root.rglob('failed.txt'))
+  for name in 'abcd':
+    assert _record(root / name) == expected[name]
+
+
+@pytest.mark.errors
+def test_paths_in_a_store_are_relative(tmp_path):
+  made = plan.make(tiny.jobs(tmp_path), store=f'file://{tmp_path}')
+  with pytest.raises(ValueError, match='`store` needs paths below the current'):
+    stored.Stored(None, made)
+  with pytest.raises(ValueError, match='`store` must be a URL such as s3://'):
+    store.Store('nothing://x')
+
+
 class Failing:
   """An engine without processes, all of whose jobs fail."""
 
@@ -165,10 +229,18 @@ def test_a_command_whose_jobs_fail_ends_with_a_line_for_each(
     tmp_path, monkeypatch):
   monkeypatch.setattr(local, 'Local', Failing)
   how = flags.check(flags.Flags(workers='2'))
-  with pytest.raises(SystemExit) as end:
-    flags.make(how, tiny.Config(str(tmp_path)),
-               lambda config: tiny.jobs(tmp_path))
-  assert end.value.code.splitlines() == [  # A text is status 1, on stderr.
+  told = []
+
+  def study(config):
+    told.append(config)
+    parts.make(tiny.jobs(tmp_path))  # None is tried again.
+
+  with pytest.raises(parts.Incomplete) as end:
+    flags.run(how, tiny.Config(str(tmp_path)),
+              lambda config: tiny.jobs(tmp_path), study)
+  assert len(told) == 1
+  assert not list(tmp_path.rglob('calls.txt'))
+  assert str(end.value).splitlines() == [
       f'b: OSError: no room ({tmp_path / "b"})',
       f'a: OSError: no room ({tmp_path / "a"})',
       "d: needs 'b', which failed", "c: needs 'a', which failed",
@@ -178,19 +250,22 @@ def test_a_command_whose_jobs_fail_ends_with_a_line_for_each(
 def test_after_fresh_jobs_the_study_keeps_their_records(tmp_path):
   config = tiny.Config(str(tmp_path), fresh=True)
   how = flags.check(flags.Flags(workers='2'))
-  assert flags.make(how, config, lambda config: []) == tiny.Config(
-      str(tmp_path))
+  assert flags.run(how, config, lambda config: [], lambda config: config
+                   ) == tiny.Config(str(tmp_path))
 
 
 def _made_by(tmp_path, engine):
-  """Both jobs of a plan, one of them killed once."""
+  """The jobs of a plan, one of them killed once, and one preempted."""
   expected = _here(tmp_path)
   given = tiny.jobs(tmp_path)
   made = plan.make([*given[:2], plan.Job('b', tiny.killed, given[2].config),
-                    plan.Job('a', tiny.run, given[3].config)])
+                    plan.Job('a', tiny.preempted, given[3].config)])
   assert schedule.make(made, engine(made)) == {}
   for name in 'abcd':
     assert _record(tmp_path / name) == expected[name]
+  # After the SIGTERM it goes on from its checkpoint: no step is made twice.
+  assert (tmp_path / 'a' / 'steps.txt').read_text().splitlines() == [
+      '[1, 2, 3]', '[4, 5, 6]']
 
 
 @pytest.mark.slow

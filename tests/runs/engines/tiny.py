@@ -4,8 +4,13 @@ import os
 import pathlib
 import signal
 import time
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
+from dsr import loop
 from dsr.runs import contents, plan, records
+from dsr.types import Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,38 @@ def killed(config: Config) -> None:
     mark.touch()
     os.kill(os.getpid(), signal.SIGKILL)
   run(config)
+
+
+def preempted(config: Config) -> None:
+  """Six steps with checkpoints; a SIGTERM comes after the third, once."""
+  folder, made = pathlib.Path(config.workdir), []
+
+  def on_chunk(step, state, info):
+    made.append(step)
+    if not (mark := folder / 'preempted').exists():
+      if step == 3:
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+  result = loop.run(
+      _step, jnp.zeros(()), None, num_steps=6, chunk=1, workdir=folder,
+      progress=False, on_chunk=on_chunk)
+  with open(folder / 'steps.txt', 'a', encoding='utf-8') as file:
+    file.write(f'{made}\n')
+  if result.status == Status.INTERRUPTED:
+    raise KeyboardInterrupt
+  run(config)
+
+
+class Info(NamedTuple):
+  """Of a step."""
+
+  loss: Any
+  finite: Any
+
+
+def _step(state, data):
+  return state + 1, Info(state, jnp.isfinite(state))
 
 
 def slow(config: Config) -> None:

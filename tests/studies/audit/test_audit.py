@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dsr import data as data_lib
-from dsr.runs import jobs, records
+from dsr.runs import jobs, parts, records
 from dsr.studies.audit import (
   audit,
   cells,
@@ -21,6 +21,7 @@ from dsr.studies.audit import (
   overview,
   plan as audit_plan,
   privacy,
+  robustness,
   sections,
   subjects,
   timing,
@@ -227,12 +228,37 @@ def test_what_changed_between_two_audits_is_told(finished, tmp_path):
       audit.run(dataclasses.replace(compared, compare=wrong))
 
 
-def test_a_picture_that_fails_is_missing_and_nothing_else(
+def test_what_fails_is_missing_and_nothing_else(
     finished, monkeypatch):
   config, metrics = finished
   folder = pathlib.Path(config.workdir)
+  (folder / 'kip_2' / 'mlp' / 'robustness' / 'record.json').unlink()
 
-  def broken(path, *args, **options):
+  def broken(job):
+    raise MemoryError('no room')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(robustness, 'run', broken)
+    with pytest.raises(parts.Incomplete) as end:
+      audit.run(config)
+  lost = 'robustness: kip_2/mlp'
+  lines = str(end.value).splitlines()
+  assert lines[0].startswith(f'{lost}: MemoryError: no room (')
+  assert lines[1:] == [
+      f"fairness: kip_2/mlp: needs '{lost}', which failed",
+      "claims: needs 'fairness: kip_2/mlp', which failed", lines[-1]]
+  record = records.read(folder)
+  assert record['extra']['missing'][lost] == 'MemoryError: no room'
+  assert {name for name in metrics if not name.startswith(
+      ('kip_2_', 'claims_'))} == set(record['metrics'])
+  for page in ('report.md', 'report.html'):
+    text = (folder / page).read_text()
+    assert 'Missing, as 3 of' in text
+    assert 'MemoryError: no room' in text
+    assert 'kip, from noise, 2 per class' in text
+    assert 'kip, 2 per class' not in text
+  # The next call makes that part; now a picture fails.
+  def no_picture(path, *args, **options):
     assert records.read(folder)['metrics'] == metrics  # Written before.
     assert (folder / 'table.csv').exists()
     raise OSError('no space left')
@@ -240,8 +266,9 @@ def test_a_picture_that_fails_is_missing_and_nothing_else(
   for name in ('record.json', 'table.csv', 'report.md'):
     (folder / name).unlink()
   with monkeypatch.context() as patch:
-    patch.setattr(sections.answers, 'by_group', broken)
+    patch.setattr(sections.answers, 'by_group', no_picture)
     assert audit.run(config) == metrics
+  assert 'Missing' not in (folder / 'report.md').read_text()
   assert 'no space left' in records.read(folder)['extra']['failed_pictures'][
       'classes.png']
   assert 'classes.png' not in (folder / 'report.md').read_text()
@@ -273,12 +300,12 @@ def test_kinds_of_parts_are_those_that_take_as_long():
   assert kinds['fits: random_2/mlp'] == 'fits/mlp'
   assert kinds['fits: dp/mlp'] == 'fits/dp'
   assert kinds['membership: kip_2/set'] == 'membership/set'
+  assert kinds['shadows: kip, 2 per class, sets 1 to 8'] == 'shadows/kip'
   assert (kinds['lira: kip'], kinds['leakage']) == ('lira/kip', 'leakage')
-  seconds = timing.seconds(plan)
-  assert set(kinds.values()) <= set(seconds)
-  less = dataclasses.replace(plan, leakage=dataclasses.replace(
-      plan.leakage, methods='all,kip', regimes='infinite'))
-  assert timing.seconds(less)['leakage'] < seconds['leakage'] / 2
+  assert kinds['leakage: images: T'] == 'leakage/images'
+  assert kinds['leakage: set: kip_corrupted'] == 'leakage/set of kip'
+  assert kinds['leakage: kip, infinite'] == 'leakage/infinite'
+  assert set(kinds.values()) <= set(timing.SECONDS)
 
 
 def _dates(config):

@@ -11,8 +11,9 @@ import pytest
 
 from dsr import data as data_lib
 from dsr.attack.result import Reconstruction
-from dsr.runs import compiled, records
-from dsr.studies.audit import attack_set, leakage
+from dsr.runs import compiled, parts, records
+from dsr.runs.engines import schedule
+from dsr.studies.audit import attack_set, leak_jobs, leakage
 from dsr.studies.distillation import distill
 from dsr.studies.reconstruction import attacks, table, victims
 from dsr.types import Status
@@ -68,8 +69,7 @@ def _set(folder, method):
 
 
 def _train(folder):
-  path, = folder.glob('train_6_*.npz')
-  return data_lib.load(path)
+  return data_lib.load(folder / 'T' / 'train.npz')
 
 
 def _assigned(truth, candidates):
@@ -182,7 +182,10 @@ def test_writes_tables_pictures_and_commands(finished, capsys):
   record = records.read(folder)
   modules = [command.split()[2] for command in record['extra']['runs'].values()]
   assert sorted(modules) == ['experiments.attack_set'] * 6 + [
-      'experiments.distill'] * 2
+      'experiments.distill'] * 2 + ['experiments.leak_data']
+  todo = leakage.jobs_of(config)
+  assert {job.config.workdir for job in todo} == set(record['extra']['runs'])
+  assert all(schedule.is_current(job) for job in todo)
   with pytest.MonkeyPatch.context() as patch:  # All is kept, and shown again.
     again = Insider(patch)
     assert leakage.run(config) == metrics
@@ -225,6 +228,34 @@ def test_another_set_is_attacked_anew_and_the_same_is_not(
   assert len(insider.released) == 2
   name = 'random_linearized_given_recovered_rmse_0.05'
   assert first[name].value > second[name].value == 0
+
+
+@pytest.mark.slow
+def test_an_attack_that_fails_is_missing_and_made_by_the_next_call(
+    tmp_path, monkeypatch):
+  insider = Insider(monkeypatch)
+  config = dataclasses.replace(
+      SMALL, methods='random', workdir=str(tmp_path))
+  run = attack_set.run
+
+  def broken(job):
+    if job.regime == 'infinite':
+      raise FloatingPointError('not finite')
+    return run(job)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(attack_set, 'run', broken)
+    with pytest.raises(parts.Incomplete, match='1 of 4 jobs are missing'):
+      leakage.run(config)
+  record = records.read(tmp_path)
+  assert record['extra']['missing'] == {
+      'random, infinite': 'FloatingPointError: not finite'}
+  assert {name.split('_')[1] for name in record['metrics']} == {'linearized'}
+  for name in ('table.md', 'nearest.md'):
+    assert 'random, infinite (FloatingPointError' in (
+        tmp_path / name).read_text()
+  assert 'random_infinite_accuracy' in leakage.run(config)
+  assert len(insider.released) == 2
 
 
 def test_sets_and_digests_must_be_those_of_the_flags(tmp_path, monkeypatch):
@@ -331,7 +362,7 @@ def test_bad_flags_are_named_before_anything_is_written(
 
 @pytest.mark.errors
 def test_a_trained_victim_is_no_set():
-  job = attacks.resolve(leakage.attack_job(
+  job = attacks.resolve(leak_jobs.attack_job(
       SMALL, 'kip', 'linearized', 'T.npz', ''))
   with pytest.raises(ValueError, match='`victim` must be unset with a set'):
     attack_set.check(dataclasses.replace(job, victim='out/train'))

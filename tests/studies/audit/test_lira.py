@@ -1,5 +1,6 @@
 """The shadow attack on distilled sets: what it writes, and that it finds."""
 import dataclasses
+import pathlib
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from dsr.distill import kcenter
 from dsr.probes import membership
 from dsr.runs import records
-from dsr.studies.audit import lira, shadow_models, shadow_sets
+from dsr.studies.audit import half_sets, lira, shadow_models, shadow_sets
 from dsr.studies.distillation.problem import prepare
 from dsr.types import Examples
 
@@ -53,6 +54,28 @@ def test_writes_metrics_scores_and_curves(tmp_path, capsys, method, name):
   assert 'AUC' in capsys.readouterr().out
   assert [row['name'] for row in record['extra']['rows']] == [
       f'{name}_{attack}' for attack in lira.ATTACKS]
+
+
+@pytest.mark.parametrize('method', [
+    'kcenter', pytest.param('kip', marks=pytest.mark.slow)])
+def test_sets_are_jobs_and_the_same_whoever_makes_them(tmp_path, method):
+  config = dataclasses.replace(SMALL, method=method, workdir=str(tmp_path))
+  todo = lira.jobs_of(config)
+  assert [(job.config.first, job.config.last) for job in todo] == [
+      (0, 7), (8, 9)]
+  todo[1].run(todo[1].config)
+  lira.run(config)
+  problem = _problem()
+  found = half_sets.read(config, problem, 2)
+  whole = shadow_sets.make(config, problem, 2)
+  np.testing.assert_array_equal(found.member, whole.member)
+  for one, other in zip(found.examples, whole.examples, strict=True):
+    np.testing.assert_array_equal(one, other)
+  dates = [pathlib.Path(job.config.workdir, 'record.json').stat().st_mtime_ns
+           for job in todo]
+  assert dates[1] < dates[0]  # It was kept.
+  with pytest.raises(ValueError, match='`method` must distil sets to make'):
+    lira.jobs_of(dataclasses.replace(config, method='random'))
 
 
 def test_members_are_found_where_models_see_all_of_their_half(tmp_path):

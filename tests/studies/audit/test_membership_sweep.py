@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dsr.runs import records
+from dsr.runs import plan, records
 from dsr.studies.audit import membership_sweep
 
 SMALL = membership_sweep.Config(
@@ -66,6 +66,9 @@ def test_runs_are_those_that_the_flags_name():
       ('2', 'kcenter', 'real', 'digits[0:2]'),
       ('2', 'kip', 'real', 'digits[0:2]'),
       ('2', 'kip', 'noise', 'digits[0:2]')]
+  todo = plan.make(membership_sweep.jobs_of(config))  # Of 6 sets in one job.
+  assert len(todo.jobs) == 8 + 6
+  assert sum(map(len, todo.after)) == 6
   assert len(found) == 8
   assert len({job.workdir for _, job in found}) == 8
 

@@ -9,9 +9,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from dsr import data as data_lib
 from dsr.runs import contents, records
 from dsr.studies.audit import (
   copies,
+  leak_data,
   leakage,
   own_leak,
   plan as audit_plan,
@@ -187,9 +189,15 @@ def test_large_sets_are_said_not_to_be_attacked(tmp_path):
   assert own_leak.untested(config, sets).startswith(
       'a was not attacked in the regime linearized: its 70 images are more')
   assert not (tmp_path / 'w').exists()
-  (own,) = own_leak.write(config, sets)
+  _, *others = leakage.jobs_of(dataclasses.replace(
+      config, methods='all', num_train=48))
+  assert [job.name for job in others] == [
+      'all, infinite', 'all, linearized', 'images: a', 'a, infinite']
+  leak_data.run(others[2].config)
   # Its own images are among those that it is held against.
-  gaps = np.abs(own.splits.train.x[:, None] - sets[0][1].pixels[None])
+  train = data_lib.load(
+      pathlib.Path(others[2].config.workdir, 'train.npz')).train
+  gaps = np.abs(train.x[:, None] - sets[0][1].pixels[None])
   assert (gaps.max((2, 3, 4)).min(0) == 0).all()
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dsr.runs import records
+from dsr.runs import parts, records
 from dsr.studies.distillation import compare, distill, published
 
 SMALL = compare.Config(
@@ -64,6 +64,30 @@ def test_finished_runs_are_kept_and_missing_ones_made(finished, monkeypatch):
   assert made == [('kcenter', 2)]
   name = 'kcenter_2_mlp_accuracy'
   assert again[name] == metrics[name]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_told_and_made_by_the_next_call(
+    finished, monkeypatch):
+  config, folder, metrics = finished
+  run = distill.run
+
+  def broken(job):
+    if job.method == 'kcenter':
+      raise MemoryError('no room')
+    return run(job)
+
+  (folder / 'kcenter_2' / 'record.json').unlink()
+  with monkeypatch.context() as patch:
+    patch.setattr(distill, 'run', broken)
+    with pytest.raises(parts.Incomplete, match='1 of 6 jobs are missing'):
+      compare.run(config)
+  missing = {'kcenter, 2 per class': 'MemoryError: no room'}
+  assert records.read(folder)['extra']['missing'] == missing
+  assert 'kcenter, 2 per class (MemoryError: no room)' in (
+      folder / 'table.md').read_text()
+  assert compare.run(config).keys() == metrics.keys()
+  assert 'Missing' not in (folder / 'table.md').read_text()
 
 
 def _run(method, **fields):

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from dsr.runs import records
+from dsr.runs import parts, records
 from dsr.studies.reconstruction import cases, race, reconstruct, sweep
 from tests.studies.reconstruction import attackers
 
@@ -65,6 +65,36 @@ def test_comparisons_train_by_gradient_flow_unless_a_flag_says_otherwise():
                          ({'regime': 'linearized'}, 'auto')):
     cell, = sweep.cells(dataclasses.replace(SWEEP, widths='8', **fields))
     assert cell.recipe == recipe
+
+
+def test_a_cell_that_fails_is_missing_and_made_by_the_next_call(
+    tmp_path, monkeypatch):
+  attacker = attackers.Attacker(DATASET)
+  attackers.install(monkeypatch, {'finite': attacker})
+  cells = reconstruct._attack
+
+  def broken(config):
+    if config.width == 16:
+      raise FloatingPointError('not finite')
+    return cells(config)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(reconstruct, '_attack', broken)
+    with pytest.raises(parts.Incomplete) as end:
+      _run(SWEEP, tmp_path)
+  folder = tmp_path / 'n4_width16'
+  error = 'FloatingPointError: not finite'
+  assert str(end.value).splitlines()[0] == (
+      f'N = 4, width 16: {error} ({folder})')
+  assert error in (tmp_path / 'table.md').read_text()
+  record = records.read(tmp_path)
+  assert record['extra']['missing'] == {'N = 4, width 16': error}
+  assert {name.partition('_width')[2].partition('_')[0]
+          for name in record['metrics']} == {'8'}
+  metrics = _run(SWEEP, tmp_path)
+  assert len(attacker.calls) == 2
+  assert 'n4_width16_mean_rmse' in metrics
+  assert not (folder / 'failed.txt').exists()
 
 
 def test_interrupted_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
