@@ -8,6 +8,7 @@ whole matrix. Vector networks start from one matrix product.
 Cost per pair: a few dozen flops a nonlinearity for vectors; for images that
 times H W, and times (H W)^2 up to the last pooling layer.
 """
+import functools
 import math
 from typing import NamedTuple
 
@@ -62,8 +63,8 @@ def serial(*layers: Layer, get: str | tuple[str, str] = 'ntk', name: str = '',
 
   Raises:
     ValueError: no layers; space needed after it was flattened, or left at the
-      end; a Dense layer on images; branches that do not fit; `get` unknown, or
-      'ntk' without weights.
+      end; a Dense layer on images; branches that do not fit; a width that the
+      standard parameterisation lacks; `get` unknown, or 'ntk' without weights.
   """
   ndim = streams.check(layers)
   both = isinstance(get, (tuple, list))
@@ -126,27 +127,30 @@ def _vector_kernel(finish, finish_alone):
     q = inputs.mean_square(x)
 
     def single(q):
-      return finish_alone(0, q, Pair(jnp.zeros_like(q), q))
+      return finish_alone(0, q, Pair(jnp.zeros_like(q), q, width=x.shape[1]))
 
     tapes, own = jax.vmap(single)(q)
     return (numerics.safe_sqrt(q), tapes), own
 
-  def value(one, two, gap):
-    return finish(0, one[1], two[1], Pair(gap, one[0] * two[0] - gap))
+  def pairs(width, gap, one, two):
+    def value(one, two, gap):
+      return finish(0, one[1], two[1],
+                    Pair(gap, one[0] * two[0] - gap, width=width))
 
-  def pairs(gap, one, two):
     along = jax.vmap(value, (None, 0, 0))
     return jax.vmap(along, (0, None, 0))(one, two, gap)
 
   def cross(x1, x2):
     x1, x2 = flat(x1), flat(x2)
     (one, _), (two, _) = stats(x1), stats(x2)
-    return inputs.on_angular_gap(pairs, x1, x2, one, two)
+    return inputs.on_angular_gap(
+        functools.partial(pairs, x1.shape[1]), x1, x2, one, two)
 
   def symmetric(x):
     x = flat(x)
     one, _ = stats(x)
-    return inputs.on_angular_gap(pairs, x, None, one, one)
+    return inputs.on_angular_gap(
+        functools.partial(pairs, x.shape[1]), x, None, one, one)
 
   def diag(x):
     return stats(flat(x))[1]
@@ -170,7 +174,7 @@ def _image_kernel(finish, finish_alone, joint):
       # Unrolled, it is one vectorised loop instead of many short reductions.
       gap = 1 / channels * sum(
           term(image1[..., c], image2[..., c]) for c in range(channels))
-    return Pair(gap, share * q1 + share * q2 - gap, None, share, true)
+    return Pair(gap, share * q1 + share * q2 - gap, None, share, true, channels)
 
   def single(image, true):
     q = inputs.mean_square(image)

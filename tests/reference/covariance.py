@@ -154,8 +154,11 @@ def _gelu(k, ntk):
   return k * turned + top / bottom / (2 * mpmath.pi), ntk * slope
 
 
-def _layer_norm(k, ntk):
+def _layer_norm(k, ntk, axis=-1):
   q = _variances(k)
+  axes = () if axis == -1 else tuple(axis)[:-1]
+  count = math.prod(q.shape[a] for a in axes)
+  q = np.broadcast_to(q.sum(axes, keepdims=True) / count, q.shape)
   s = _sqrt(np.multiply.outer(q, q))
   safe = np.where(s == 0, mpmath.mpf(1), s)
   return k / safe, np.where(s == 0, 0, ntk / safe)
