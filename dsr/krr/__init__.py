@@ -1,4 +1,5 @@
 """Kernel regression, Gaussian processes, and training in closed form."""
+from dsr.krr.any_loss import LossFlow, loss_flow
 from dsr.krr.dealt_inverse import (
     fit as fit_directly_on_hosts,
     in_out as in_out_on_hosts,
@@ -26,13 +27,13 @@ from dsr.krr.shadows import (
 from dsr.krr.spectrum import Descent, max_learning_rate
 
 __all__ = ['DealtRegressor', 'Descent', 'Ensemble', 'Gaussian', 'GradientFlow',
-           'InOut', 'NTKClassifier', 'NTKRegressor', 'Posterior', 'Regressor',
-           'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg',
+           'InOut', 'LossFlow', 'NTKClassifier', 'NTKRegressor', 'Posterior',
+           'Regressor', 'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg',
            'fit_directly_on_hosts', 'fit_gram', 'fit_on_device', 'fit_on_hosts',
            'gradient_flow', 'in_out', 'in_out_on_hosts', 'kernel_matvec',
-           'leave_one_out', 'log_marginal_likelihood', 'max_learning_rate',
-           'mse', 'nystrom', 'pivoted_cholesky', 'posterior',
-           'predict_in_tiles', 'random_halves', 'shadows']
+           'leave_one_out', 'log_marginal_likelihood', 'loss_flow',
+           'max_learning_rate', 'mse', 'nystrom', 'pivoted_cholesky',
+           'posterior', 'predict_in_tiles', 'random_halves', 'shadows']
 
 
 def __getattr__(name: str):
