@@ -121,7 +121,8 @@ def Conv(kernel_size: int | Sequence[int] = 3, *,
            and not scales.traced and not scales.standard and width is None)
   return Layer(
       variance, pair, name, spatial=True, ndim=_ndim(kernel_size),
-      rule=('conv', size[0], padding, W_std**2 / count) if plain else (),
+      rule=(('conv', size[0], padding, W_std**2 / count, scales.squares(())[1])
+            if plain else ()),
       **scales.fields())
 
 

@@ -40,6 +40,7 @@ from dsr import numerics
 from dsr.kernels import scaling
 
 Map = Float[Array, '...']
+_UNLIKE = 16  # Ratio of the variances: norms of 4 to 1.
 
 
 class Pair(NamedTuple):
@@ -94,8 +95,8 @@ class Layer(NamedTuple):
     branches: of `parallel`, the layers of each.
     fans: how many branches it makes; -1 if it joins them, as equals if they
       are Gaussian; -2 if it joins any.
-    rule: what a fused program reads: ('conv', size, padding, W_std^2 / size^2),
-      ('relu',), ('pool', window); empty for all others.
+    rule: what a fused program reads: ('conv', size, padding, W_std^2 / size^2,
+      b_std^2), ('relu',), ('pool', window); empty for all others.
     width: of a layer with weights, its channels in a finite network, or None.
     standard: whether its weights have the standard parameterisation.
     centred: whether it needs Gaussian inputs, whose mean over channels is 0.
@@ -263,6 +264,11 @@ def spread(tape1: PyTree, tape2: PyTree, gap: Map) -> tuple[PyTree, PyTree]:
     return tape1, tape2
   return (jax.tree.map(lambda a: a[:, :, None, None], tape1),
           jax.tree.map(lambda a: a[None, None, :, :], tape2))
+
+
+def unlike(size1: Map, size2: Map) -> Map:
+  """Whether gaps of images of these mean variances have a share of 0."""
+  return (size1 > _UNLIKE * size2) | (size2 > _UNLIKE * size1)
 
 
 def without_space(root1: Map, root2: Map, at: Pair) -> Pair:

@@ -20,13 +20,11 @@ import numpy as np
 from dsr import checks, numerics, types
 from dsr.kernels import combinators, inputs, streams
 from dsr.kernels.fused import kernel, stage
-from dsr.kernels.layers import Layer, Pair
+from dsr.kernels.layers import Layer, Pair, unlike
 
 # Map entries worked on at once: what fits a core's cache, or fills a device.
 _WORK = 2**18
 _WORK_ACCELERATOR = 2**26
-# From this ratio of two images' variances on their gaps have a share of 0.
-_UNLIKE = 16
 
 
 class Kernels(NamedTuple):
@@ -48,9 +46,7 @@ def serial(*layers: Layer, get: str | tuple[str, str] = 'ntk', name: str = '',
     fused: run the leading (Conv 3 x 3, ReLU, AvgPool 2) stages of images with
       even sides of 8 to 32 pixels as one program each, see `kernels.fused`.
       It needs `nvcc` on a GPU or `g++` on a CPU, and has no forward-mode
-      derivative (`jax.jvp`). It keeps half the squared distance of images of
-      any norm, and so loses the digits of images of unequal norms. Images of
-      other sizes take the usual way.
+      derivative (`jax.jvp`). Images of other sizes take the usual way.
 
   Returns:
     A `KernelFn` on (N, H, W, C) images, (N, L, C) sequences where a layer was
@@ -184,8 +180,7 @@ def _image_kernel(finish, finish_alone, joint):
   @jax.checkpoint
   def entry(image1, one, image2, two, true):
     size1, size2 = jnp.mean(one[0]), jnp.mean(two[0])
-    unlike = (size1 > _UNLIKE * size2) | (size2 > _UNLIKE * size1)
-    share = jnp.where(unlike, 0, 0.5).astype(image1.dtype)
+    share = jnp.where(unlike(size1, size2), 0, 0.5).astype(image1.dtype)
     pair = start(one[0], two[0], image1, image2, share, true)
     return finish(0, one[1], two[1], pair)
 
