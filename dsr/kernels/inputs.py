@@ -28,6 +28,7 @@ from dsr import numerics
 _CLOSE = {'float32': 1e-3, 'float64': 1e-6}
 _CACHE = 2**21  # Bytes of one block of rows on CPU.
 _LISTED = 2**18  # Numbers in the differences of close pairs, for derivatives.
+_FEW = 1024  # Of so few pairs all may be close.
 
 
 def mean_square(x: Float[Array, '*N D']) -> Float[Array, '*N']:
@@ -203,7 +204,8 @@ def _mend_jvp(primals, tangents):
   gap, diagonal, one, two = primals
   dgap, _, (dx1, _), (dx2, _) = jax.tree.map(
       lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
-  size = min(sum(gap.shape), max(64, _LISTED // one[0].shape[1]))
+  most = gap.size if gap.size <= _FEW else sum(gap.shape)
+  size = min(most, max(64, _LISTED // one[0].shape[1]))
   close = _close(gap, diagonal, one, two)
   rows, cols = jax.lax.cond(
       jnp.any(close),

@@ -160,25 +160,30 @@ def Gelu() -> Layer:
   def moments(q):
     # With x = x': D^2 = 1 + 2 q.
     d = jnp.sqrt(1 + 2 * q)
-    out = q * (0.25 + (q / ((1 + q) * d) + 0.5 * jnp.arctan2(q, d)) / math.pi)
-    return out, (1 / jnp.sqrt(1 + q), numerics.safe_sqrt(out))
+    out = q * (0.25 + (q / (1 + q) / d + 0.5 * jnp.arctan2(q, d)) / math.pi)
+    up = jnp.sqrt(1 + q)
+    inv = 1 / up
+    return out, (inv, up, jnp.sqrt(inv), numerics.safe_sqrt(out))
 
   def rule(one, two, gap, ntk):
-    (root1, (inv1, out1)), (root2, (inv2, out2)) = one, two
+    root1, (inv1, up1, fourth1, out1) = one
+    root2, (inv2, up2, fourth2, out2) = two
     s = root1 * root2
-    # All over sqrt P, so that no product overflows.
-    inv = inv1 * inv2
-    k, size = (s - gap) * inv, s * inv
-    least = inv1**2 + inv2**2 * (1 - inv1**2)  # 1 - s^2 / P
-    rest = least + numerics.not_negative(gap * inv * (2 * size - gap * inv))
-    d = jnp.sqrt(rest)  # D^2 / P = 1 - k^2 / P
+    # All over sqrt P, so that no product overflows; D^2 = sqrt P r.
+    inv, fourth = inv1 * inv2, fourth1 * fourth2
+    size = (root1 * inv1) * (root2 * inv2)
+    lost = (gap * inv1) * inv2
+    k = size - lost
+    least = inv1 * up2 + inv2 * (up1 - inv1)  # sqrt P - s^2 / sqrt P
+    r = least + numerics.not_negative(gap * (2 * size - lost))
+    d = fourth * jnp.sqrt(r)  # D^2 / P = 1 - k^2 / P
     angle = jnp.arctan2(k, d)
     turned = 0.25 + angle / (2 * math.pi)
     # (k^2 + s^2 D^2) / (P D) with k = sqrt P k, s = sqrt P size, D = sqrt P d.
     nngp = (s - gap) * turned + (
         inv * k * k + size * s * d * d) / (d * 2 * math.pi)
-    slope = turned + k * (
-        inv**2 / rest + least + inv**2) / (2 * math.pi * d)
+    slope = turned + k * (1 / r + least + inv) * (
+        fourth / jnp.sqrt(r)) / (2 * math.pi)
     same = (gap == 0) & (root1 == root2)
     out = jnp.where(same, 0, numerics.not_negative(out1 * out2 - nngp))
     return out, nngp, None if ntk is None else ntk * slope
