@@ -141,7 +141,7 @@ def test_lenet_in_two_batch_sizes(width):
     kernel_fn = _infinite_lenet()
     tiled = [kernels.gram(kernel_fn, x, tile_bytes=6 * 4 * side**2)
              for side in (2, 3)]
-    rtol = 1e-6
+    rtol = 1e-5  # A pooled gap is a difference.
   else:
     module = nets.LeNet(10)
     variables = jax.jit(module.init)(jax.random.key(0), x)
