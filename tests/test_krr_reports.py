@@ -5,13 +5,17 @@ module with batch norm in `kernels/test_models`.
 """
 import functools
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsr import kernels, krr
+from dsr import kernels, krr, nets
+from dsr.kernels import empirical
 from dsr.types import Examples
+from tests.kernels import stacks
+from tests.reference import covariance
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +120,78 @@ def test_gradients_at_equal_and_at_zero_rows():
     both, gradient = jax.value_and_grad(value)(x)
     np.testing.assert_allclose(both, value(x), rtol=1e-6)
     assert np.isfinite(gradient).all()
+
+
+def _infinite_lenet():
+  scales = {'W_std': 1.5, 'b_std': 0.05}
+  block = lambda: [kernels.Conv(5, padding='VALID', **scales), kernels.Relu(),
+                   kernels.AvgPool(2)]
+  dense = lambda: kernels.Dense(**scales)
+  return kernels.serial(
+      *block(), *block(), kernels.Flatten(), dense(), kernels.Relu(), dense(),
+      kernels.Relu(), dense())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('width', ['infinite', 'finite'])
+def test_lenet_in_two_batch_sizes(width):
+  """The kernel of two images does not depend on who is beside them."""
+  x = stacks.normal(0, 5, 16, 16, 1, dtype='float32')
+  if width == 'infinite':
+    kernel_fn = _infinite_lenet()
+    tiled = [kernels.gram(kernel_fn, x, tile_bytes=6 * 4 * side**2)
+             for side in (2, 3)]
+    rtol = 1e-5  # A pooled gap is a difference.
+  else:
+    module = nets.LeNet(10)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+    kernel_fn, *tiled = (
+        empirical.ntk(module, variables, batch_size=size)
+        for size in (None, 2, 3))
+    tiled = [kernel(x) for kernel in tiled]
+    rtol = 1e-5  # The order of sums.
+  whole = np.asarray(kernel_fn(x))
+  atol = rtol * np.abs(whole).max()
+  for k in (*tiled, kernel_fn(x[:2], x)):
+    np.testing.assert_allclose(k, whole[:len(k)], rtol=0, atol=atol)
+  np.testing.assert_allclose(kernel_fn.diag(x[:2]), np.diag(whole)[:2],
+                             rtol=rtol)
+
+
+@pytest.mark.slow
+def test_sparse_images_through_convolutions():
+  """Empty patches, without a bias: against 40 digits; gradients are finite."""
+  x = np.zeros((4, 5, 4, 1), 'float32')
+  x[0, 1, 2], x[1, 1, 2], x[2, 4, 0] = 1, 3, -2  # The last one is empty.
+  stack = [stacks.conv(1.4, 0.0), stacks.RELU, stacks.conv(1.4, 0.0),
+           stacks.RELU, stacks.avg_pool(), stacks.conv(1.4, 0.0), stacks.RELU,
+           stacks.GLOBAL, stacks.dense(1.4, 0.0)]
+  kernel_fn = stacks.ours(stack)
+  want = covariance.kernel(stack, x).astype(float)
+  np.testing.assert_allclose(
+      kernel_fn(x), want, rtol=0, atol=1e-5 * want.max())
+  for value in (lambda x: kernel_fn(x).sum(),
+                lambda x: kernel_fn(x, jnp.flip(x, 0)).sum()):
+    assert np.isfinite(jax.grad(value)(jnp.asarray(x))).all()
+
+
+class _Pooled(nn.Module):
+
+  @nn.compact
+  def __call__(self, x):
+    for _ in range(2):
+      x = nn.relu(nn.Conv(64, (3, 3))(x))
+    return nn.Dense(10)(x.mean((1, 2)))
+
+
+@pytest.mark.slow
+def test_convolutions_with_ten_outputs_stay_within_memory():
+  """64 images, all outputs: 1.3 GB once. The plan says so beforehand."""
+  x = jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32)
+  module = _Pooled()
+  variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  plan = empirical.plan(module, variables, x, trace_axes=())
+  needed = jax.jit(lambda x: empirical.full(module, variables)(x)).lower(
+      x).compile().memory_analysis()
+  assert needed.temp_size_in_bytes < 2**28
+  assert plan.num_bytes < 2**28

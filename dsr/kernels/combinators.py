@@ -103,9 +103,12 @@ def FanInConcat(*shares: float) -> Layer:
 
   def pair(steps1, steps2, pairs, joint_out):
     scaled = [at._replace(gap=w * at.gap, nngp=w * at.nngp,
-                          ntk=None if at.ntk is None else w * at.ntk)
+                          ntk=None if at.ntk is None else w * at.ntk,
+                          width=None)
               for w, at in zip(weights(len(pairs)), pairs)]
-    return add.pair(steps1, steps2, scaled, joint_out)
+    widths = [at.width for at in pairs]
+    return add.pair(steps1, steps2, scaled, joint_out)._replace(
+        width=None if None in widths else sum(widths))
 
   return Layer(variance, pair, 'FanInConcat', fans=-2)
 
@@ -143,7 +146,13 @@ def FanInProd() -> Layer:
 
 def _joined(pairs, gap, nngp, factors):
   ntks = [f * at.ntk for f, at in zip(factors, pairs) if at.ntk is not None]
-  return pairs[0]._replace(gap=gap, nngp=nngp, ntk=sum(ntks) if ntks else None)
+  widths = {at.width for at in pairs}
+  if len(widths - {None}) > 1:
+    raise ValueError('Branches that are joined as equals need one width, got '
+                     + ', '.join(str(at.width) for at in pairs) + '.')
+  return pairs[0]._replace(
+      gap=gap, nngp=nngp, ntk=sum(ntks) if ntks else None,
+      width=widths.pop() if len(widths) == 1 else None)
 
 
 def _variance(layers, q, own):

@@ -22,30 +22,34 @@ _PADDINGS = 'SAME', 'VALID', 'CIRCULAR'
 
 
 def Conv(kernel_size: int | Sequence[int] = 3, *,
-         strides: int | Sequence[int] = 1, W_std: Any = 1.0, b_std: Any = 0.0,
-         padding: str = 'SAME') -> Layer:
+         strides: int | Sequence[int] = 1, W_std: Any = 1.0, b_std: Any = None,
+         padding: str = 'SAME', width: int | None = None,
+         parameterisation: str = 'ntk') -> Layer:
   r"""k'(P, P') = W_std^2 / |o| sum_o k(p + o, p' + o) + b_std^2.
 
   o runs over the |o| offsets of the window, the same in both inputs;
-  \Theta' = k' + the same sum of \Theta. Cost: |o| additions a pair of
-  positions, the sum of the sides of the window where no pool follows.
+  \Theta' = k' + the same sum of \Theta, or in the standard parameterisation
+  n sum_o k + that sum + 1 with n input channels, see `Dense`. Cost: |o|
+  additions a pair of positions, the sides of the window where no pool follows.
 
   Args:
     kernel_size: rows and columns of the window, or one number for both; (k,)
       for sequences (N, L, C).
     strides: likewise.
     W_std: standard deviation of the weights times sqrt(fan-in); may be traced.
-    b_std: standard deviation of the biases; may be traced.
+    b_std: standard deviation of the biases; may be traced. None is no bias.
     padding: 'SAME' (zeros outside), 'VALID' or 'CIRCULAR'.
+    width: channels that it has in a finite network; see `Dense`.
+    parameterisation: 'ntk' or 'standard'.
 
   Raises:
-    ValueError: bad sizes, strides, padding or scales; later, if a window does
-      not fit the image.
+    ValueError: bad sizes, strides, padding, scales or width; later, if a window
+      does not fit the image, or the width of the layer before is missing.
   """
   size, ndim = _two('kernel_size', kernel_size)
   stride, _ = _two('strides', strides, ndim)
   checks.one_of('padding', padding, _PADDINGS)
-  scales = Scales(W_std, b_std)
+  scales = Scales(W_std, b_std, width, parameterisation)
   count = math.prod(size)
   circular, same = padding == 'CIRCULAR', padding == 'SAME'
   shown = size[0] if size[0] == size[1] and ndim == 2 else size[:ndim]
@@ -100,24 +104,26 @@ def Conv(kernel_size: int | Sequence[int] = 3, *,
     del joint_out
     (q1, out1, given), (q2, out2, _) = tape1, tape2
     weight, bias = scales.squares(given)
-    scale = weight / count
+    scale, ntk = weight / count, scales.inner(at, weight, count)
     if at.gap.ndim == 2:
       gap = scale * window_sum(at.gap)
-      ntk = None if at.ntk is None else window_sum(at.ntk)
+      ntk = None if ntk is None else window_sum(ntk)
     else:
       gap = scale * joint_sum(at.gap, (at.share * q1, at.share * q2))
-      ntk = None if at.ntk is None else joint_sum(at.ntk)
+      ntk = None if ntk is None else joint_sum(ntk)
     if not isinstance(at.share, float):  # 1/2: the bias drops out.
       gap += (2 * at.share - 1) * bias
     nngp = share_of(at.share, out1, out2, gap) - gap
-    return at._replace(gap=gap, nngp=nngp,
-                       ntk=nngp if ntk is None else nngp + scale * ntk)
+    ntk = scales.outer(None if ntk is None else scale * ntk, nngp)
+    return at._replace(gap=gap, nngp=nngp, ntk=ntk, width=width)
 
   plain = (ndim == 2 and size[0] == size[1] and stride == (1, 1)
-           and not scales.traced)
+           and not scales.traced and not scales.standard and width is None)
   return Layer(
-      variance, pair, name, spatial=True, weights=True, ndim=_ndim(kernel_size),
-      rule=('conv', size[0], padding, W_std**2 / count) if plain else ())
+      variance, pair, name, spatial=True, ndim=_ndim(kernel_size),
+      rule=(('conv', size[0], padding, W_std**2 / count, scales.squares(())[1])
+            if plain else ()),
+      **scales.fields())
 
 
 def AvgPool(window: int | Sequence[int] = 2, *,

@@ -28,6 +28,7 @@ from dsr import numerics
 _CLOSE = {'float32': 1e-3, 'float64': 1e-6}
 _CACHE = 2**21  # Bytes of one block of rows on CPU.
 _LISTED = 2**18  # Numbers in the differences of close pairs, for derivatives.
+_FEW = 1024  # Of so few pairs all may be close.
 
 
 def mean_square(x: Float[Array, '*N D']) -> Float[Array, '*N']:
@@ -48,8 +49,7 @@ def angular_gap(
   root1, root2 = _root(x1), _root(x2)
   gap = _plain(_product(x1, x2), root1, root2, x1.shape[1])
   diagonal = 0 if symmetric else None
-  limit = jax.lax.stop_gradient(_limit(gap, root1, root2, diagonal))
-  gap = _mend(gap, limit, (x1, root1), (x2, root2))
+  gap = _mend(gap, diagonal, (x1, root1), (x2, root2))
   return _zero_diagonal(gap, diagonal)
 
 
@@ -85,14 +85,13 @@ def _fused(fn, x1, x2, rows, cols):
     diagonal = start if symmetric else None
 
     def plain(product):
-      gap = _plain(product, root1, root2, x1.shape[1])
-      return gap, _limit(gap, root1, root2, diagonal)
+      return _plain(product, root1, root2, x1.shape[1])
 
     def as_it_is(product):
-      return fn(_zero_diagonal(plain(product)[0], diagonal), rows, cols)
+      return fn(_zero_diagonal(plain(product), diagonal), rows, cols)
 
     def mended(product):
-      gap = _mend(*plain(product), (x1, root1), (right, root2))
+      gap = _mend(plain(product), diagonal, (x1, root1), (right, root2))
       return fn(_zero_diagonal(gap, diagonal), rows, cols)
 
     # gap - limit, in the fewest operations an entry.
@@ -151,12 +150,11 @@ def _plain(product, root1, root2, dim):
   return root1[:, None] * root2[None, :] - (1 / dim) * product
 
 
-def _limit(gap, root1, root2, diagonal):
-  """Below this gap a pair is close; below all gaps on the diagonal."""
-  limit = (_CLOSE[gap.dtype.name] * root1)[:, None] * root2[None, :]
-  if diagonal is None:
-    return limit
-  return jnp.where(_eye(gap, diagonal), -jnp.inf, limit)
+def _close(gap, diagonal, one, two):
+  """Whether a pair is close; not on the diagonal. Made anew by each reader."""
+  (_, root1), (_, root2) = one, two
+  close = gap < (_CLOSE[gap.dtype.name] * root1)[:, None] * root2[None, :]
+  return close if diagonal is None else close & ~_eye(gap, diagonal)
 
 
 def _zero_diagonal(gap, diagonal):
@@ -171,23 +169,23 @@ def _eye(like, start):
 
 
 @jax.custom_jvp
-def _mend(gap, limit, one, two):
-  """`gap` with the entries below `limit` computed again from differences.
+def _mend(gap, diagonal, one, two):
+  """`gap` with the entries of close pairs computed again from differences.
 
   Up to N + M close pairs are listed; if there are more, all pairs are computed
   again, a row at a time.
   """
   def few(gap):
-    rows, cols = _listed(gap < limit, sum(gap.shape))
+    rows, cols = _listed(_close(gap, diagonal, one, two), sum(gap.shape))
     return _put(gap, rows, cols, _from_differences(
         _take(one, rows), _take(two, cols)))
 
   def many(gap):
     exact = jax.lax.map(lambda row: _from_differences(
         (row[0][None, :], row[1]), two), one)
-    return jnp.where(gap < limit, exact, gap)
+    return jnp.where(_close(gap, diagonal, one, two), exact, gap)
 
-  count = jnp.sum(gap < limit, dtype=jnp.int32)
+  count = jnp.sum(_close(gap, diagonal, one, two), dtype=jnp.int32)
   return jax.lax.cond(
       count == 0, lambda gap: gap,
       lambda gap: jax.lax.cond(count <= sum(gap.shape), few, many, gap), gap)
@@ -203,12 +201,15 @@ def _mend_jvp(primals, tangents):
   others keep the tangent of the product form, with its rounding error of
   eps / theta.
   """
-  gap, limit, one, two = primals
+  gap, diagonal, one, two = primals
   dgap, _, (dx1, _), (dx2, _) = jax.tree.map(
       lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
-  size = min(sum(gap.shape), max(64, _LISTED // one[0].shape[1]))
+  most = gap.size if gap.size <= _FEW else sum(gap.shape)
+  size = min(most, max(64, _LISTED // one[0].shape[1]))
+  close = _close(gap, diagonal, one, two)
   rows, cols = jax.lax.cond(
-      jnp.min(gap - limit) < 0, lambda: _listed(gap < limit, size),
+      jnp.any(close),
+      lambda: _listed(_close(gap, diagonal, one, two), size),
       lambda: (max(gap.shape) + jnp.arange(size),) * 2)
   u, ratio = _apart(_take(one, rows), _take(two, cols))
   slope = jnp.zeros(size, gap.dtype)
@@ -216,8 +217,16 @@ def _mend_jvp(primals, tangents):
     slope += ratio * jnp.mean(u * _take(dx1, rows), axis=-1)
   if dx2 is not None:
     slope -= jnp.mean(u * _take(dx2, cols), axis=-1)
-  base = jnp.zeros_like(gap) if dgap is None else dgap
-  return _mend(*primals), _put(base, rows, cols, slope)
+  out = jnp.zeros_like(gap)
+  if dgap is not None:
+    # What is listed comes before the last one, row by row. Masked and added,
+    # as the transpose of a replacement would copy the matrix.
+    row, col = (jax.lax.broadcasted_iota(rows.dtype, gap.shape, i)
+                for i in (0, 1))
+    before = (row < rows[-1]) | ((row == rows[-1]) & (col <= cols[-1]))
+    out = jnp.where(close & before, 0, dgap)
+  return _mend(*primals), out.at[rows, cols].add(
+      slope, mode='drop', unique_indices=True)
 
 
 def _from_differences(one, two):

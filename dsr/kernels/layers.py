@@ -23,7 +23,11 @@ and ntk are (H, W) where both inputs are looked at in the same position
 ("joint": position in x, then position in x').
 
 NTK parameterisation: weights W_std w / sqrt(fan-in) and biases b_std b with
-w, b ~ N(0, 1). Refs: arXiv:1806.07572; arXiv:1904.11955 (convolutions).
+w, b ~ N(0, 1). Standard parameterisation: the weights and biases themselves
+are trained, so the widths n stay in \Theta. Its limit: layers are s n wide,
+the sum over inputs is divided by sqrt s, and s tends to infinity; at s = 1 it
+is the network of widths n as Flax and PyTorch write it. Refs: arXiv:1806.07572;
+arXiv:1904.11955 (convolutions); arXiv:2001.07301 (standard).
 """
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,6 +40,7 @@ from dsr import numerics
 from dsr.kernels import scaling
 
 Map = Float[Array, '...']
+_UNLIKE = 16  # Ratio of the variances: norms of 4 to 1.
 
 
 class Pair(NamedTuple):
@@ -47,6 +52,7 @@ class Pair(NamedTuple):
     ntk: the NTK, None before the first weights.
     share: 0 or 1/2 for the whole pair; None without space.
     true: a True that the compiler cannot foresee, or None; see `nonlinear`.
+    width: channels of a finite network here; None where no layer said so.
   """
 
   gap: Map
@@ -54,6 +60,7 @@ class Pair(NamedTuple):
   ntk: Map | None = None
   share: Any = None
   true: Any = None
+  width: int | None = None
 
 
 class Layer(NamedTuple):
@@ -88,8 +95,11 @@ class Layer(NamedTuple):
     branches: of `parallel`, the layers of each.
     fans: how many branches it makes; -1 if it joins them, as equals if they
       are Gaussian; -2 if it joins any.
-    rule: what a fused program reads: ('conv', size, padding, W_std^2 / size^2),
-      ('relu',), ('pool', window); empty for all others.
+    rule: what a fused program reads: ('conv', size, padding, W_std^2 / size^2,
+      b_std^2), ('relu',), ('pool', window); empty for all others.
+    width: of a layer with weights, its channels in a finite network, or None.
+    standard: whether its weights have the standard parameterisation.
+    centred: whether it needs Gaussian inputs, whose mean over channels is 0.
   """
 
   variance: Callable
@@ -104,23 +114,34 @@ class Layer(NamedTuple):
   branches: tuple = ()
   fans: int = 0
   rule: tuple = ()
+  width: int | None = None
+  standard: bool = False
+  centred: bool = False
 
 
-def Dense(*, W_std: Any = 1.0, b_std: Any = 0.0) -> Layer:
+def Dense(*, W_std: Any = 1.0, b_std: Any = None, width: int | None = None,
+          parameterisation: str = 'ntk') -> Layer:
   r"""k' = W_std^2 k + b_std^2;  \Theta' = k' + W_std^2 \Theta.
 
+  In the standard parameterisation \Theta' = n k + W_std^2 \Theta + 1, with n
+  inputs and the 1 for a bias. A rate is then worth some n times as much.
   With r = sqrt q and g = sqrt(W_std^2 q + b_std^2) + W_std r of each input
   gap' = W_std^2 gap + b_std^2 (g1 - g2)^2 / (2 g1 g2), a sum of what is not
   negative. Cost: 8 operations a pair, 2 without a bias.
 
   Args:
     W_std: standard deviation of the weights times sqrt(fan-in); may be traced.
-    b_std: standard deviation of the biases; may be traced.
+    b_std: standard deviation of the biases; may be traced. None is no bias;
+      0 in the standard parameterisation a trained one that starts at 0.
+    width: outputs in a finite network, which is the n of a next layer in the
+      standard parameterisation. The limit does not depend on it otherwise.
+    parameterisation: 'ntk' or 'standard', see the module text.
 
   Raises:
-    ValueError: `W_std` is not positive, `b_std` negative, or either infinite.
+    ValueError: `W_std` is not positive, `b_std` negative, either infinite, or
+      `width` no positive integer; in `serial`, a width that is missing.
   """
-  scales = scaling.Scales(W_std, b_std)
+  scales = scaling.Scales(W_std, b_std, width, parameterisation)
 
   def variance(q, own):
     del own
@@ -143,10 +164,12 @@ def Dense(*, W_std: Any = 1.0, b_std: Any = 0.0) -> Layer:
       gap += scaling.bent_by_bias(
           *tape1[0][:2], *tape2[0][:2]) if scales.traced else (
               scaling.bent_by_fixed_bias(*tape1[0], *tape2[0]))
-    ntk = nngp if at.ntk is None else nngp + weight * at.ntk
-    return at._replace(gap=gap, nngp=nngp, ntk=ntk)
+    ntk = scales.inner(at, weight)
+    ntk = scales.outer(None if ntk is None else weight * ntk, nngp)
+    return at._replace(gap=gap, nngp=nngp, ntk=ntk, width=width)
 
-  return Layer(variance, pair, f'Dense({scales})', spatial=False, weights=True)
+  return Layer(variance, pair, f'Dense({scales})', spatial=False,
+               **scales.fields())
 
 
 def Flatten() -> Layer:
@@ -163,7 +186,8 @@ def Flatten() -> Layer:
       return at
     return without_space(root1, root2, at._replace(
         gap=jnp.mean(at.gap), nngp=jnp.mean(at.nngp),
-        ntk=None if at.ntk is None else jnp.mean(at.ntk)))
+        ntk=None if at.ntk is None else jnp.mean(at.ntk),
+        width=None if at.width is None else at.width * at.gap.size))
 
   return Layer(variance, pair, 'Flatten', flattens=True)
 
@@ -240,6 +264,11 @@ def spread(tape1: PyTree, tape2: PyTree, gap: Map) -> tuple[PyTree, PyTree]:
     return tape1, tape2
   return (jax.tree.map(lambda a: a[:, :, None, None], tape1),
           jax.tree.map(lambda a: a[None, None, :, :], tape2))
+
+
+def unlike(size1: Map, size2: Map) -> Map:
+  """Whether gaps of images of these mean variances have a share of 0."""
+  return (size1 > _UNLIKE * size2) | (size2 > _UNLIKE * size1)
 
 
 def without_space(root1: Map, root2: Map, at: Pair) -> Pair:

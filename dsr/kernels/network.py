@@ -8,6 +8,7 @@ whole matrix. Vector networks start from one matrix product.
 Cost per pair: a few dozen flops a nonlinearity for vectors; for images that
 times H W, and times (H W)^2 up to the last pooling layer.
 """
+import functools
 import math
 from typing import NamedTuple
 
@@ -19,13 +20,11 @@ import numpy as np
 from dsr import checks, numerics, types
 from dsr.kernels import combinators, inputs, streams
 from dsr.kernels.fused import kernel, stage
-from dsr.kernels.layers import Layer, Pair
+from dsr.kernels.layers import Layer, Pair, unlike
 
 # Map entries worked on at once: what fits a core's cache, or fills a device.
 _WORK = 2**18
 _WORK_ACCELERATOR = 2**26
-# From this ratio of two images' variances on their gaps have a share of 0.
-_UNLIKE = 16
 
 
 class Kernels(NamedTuple):
@@ -47,9 +46,7 @@ def serial(*layers: Layer, get: str | tuple[str, str] = 'ntk', name: str = '',
     fused: run the leading (Conv 3 x 3, ReLU, AvgPool 2) stages of images with
       even sides of 8 to 32 pixels as one program each, see `kernels.fused`.
       It needs `nvcc` on a GPU or `g++` on a CPU, and has no forward-mode
-      derivative (`jax.jvp`). It keeps half the squared distance of images of
-      any norm, and so loses the digits of images of unequal norms. Images of
-      other sizes take the usual way.
+      derivative (`jax.jvp`). Images of other sizes take the usual way.
 
   Returns:
     A `KernelFn` on (N, H, W, C) images, (N, L, C) sequences where a layer was
@@ -62,8 +59,8 @@ def serial(*layers: Layer, get: str | tuple[str, str] = 'ntk', name: str = '',
 
   Raises:
     ValueError: no layers; space needed after it was flattened, or left at the
-      end; a Dense layer on images; branches that do not fit; `get` unknown, or
-      'ntk' without weights.
+      end; a Dense layer on images; branches that do not fit; a width that the
+      standard parameterisation lacks; `get` unknown, or 'ntk' without weights.
   """
   ndim = streams.check(layers)
   both = isinstance(get, (tuple, list))
@@ -126,27 +123,30 @@ def _vector_kernel(finish, finish_alone):
     q = inputs.mean_square(x)
 
     def single(q):
-      return finish_alone(0, q, Pair(jnp.zeros_like(q), q))
+      return finish_alone(0, q, Pair(jnp.zeros_like(q), q, width=x.shape[1]))
 
     tapes, own = jax.vmap(single)(q)
     return (numerics.safe_sqrt(q), tapes), own
 
-  def value(one, two, gap):
-    return finish(0, one[1], two[1], Pair(gap, one[0] * two[0] - gap))
+  def pairs(width, gap, one, two):
+    def value(one, two, gap):
+      return finish(0, one[1], two[1],
+                    Pair(gap, one[0] * two[0] - gap, width=width))
 
-  def pairs(gap, one, two):
     along = jax.vmap(value, (None, 0, 0))
     return jax.vmap(along, (0, None, 0))(one, two, gap)
 
   def cross(x1, x2):
     x1, x2 = flat(x1), flat(x2)
     (one, _), (two, _) = stats(x1), stats(x2)
-    return inputs.on_angular_gap(pairs, x1, x2, one, two)
+    return inputs.on_angular_gap(
+        functools.partial(pairs, x1.shape[1]), x1, x2, one, two)
 
   def symmetric(x):
     x = flat(x)
     one, _ = stats(x)
-    return inputs.on_angular_gap(pairs, x, None, one, one)
+    return inputs.on_angular_gap(
+        functools.partial(pairs, x.shape[1]), x, None, one, one)
 
   def diag(x):
     return stats(flat(x))[1]
@@ -170,7 +170,7 @@ def _image_kernel(finish, finish_alone, joint):
       # Unrolled, it is one vectorised loop instead of many short reductions.
       gap = 1 / channels * sum(
           term(image1[..., c], image2[..., c]) for c in range(channels))
-    return Pair(gap, share * q1 + share * q2 - gap, None, share, true)
+    return Pair(gap, share * q1 + share * q2 - gap, None, share, true, channels)
 
   def single(image, true):
     q = inputs.mean_square(image)
@@ -180,8 +180,7 @@ def _image_kernel(finish, finish_alone, joint):
   @jax.checkpoint
   def entry(image1, one, image2, two, true):
     size1, size2 = jnp.mean(one[0]), jnp.mean(two[0])
-    unlike = (size1 > _UNLIKE * size2) | (size2 > _UNLIKE * size1)
-    share = jnp.where(unlike, 0, 0.5).astype(image1.dtype)
+    share = jnp.where(unlike(size1, size2), 0, 0.5).astype(image1.dtype)
     pair = start(one[0], two[0], image1, image2, share, true)
     return finish(0, one[1], two[1], pair)
 

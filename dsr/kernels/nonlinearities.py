@@ -137,28 +137,32 @@ def Erf() -> Layer:
   \Theta' = \Theta (4 / \pi) / sqrt((1 + 2 q1) (1 + 2 q2) - 4 k^2).
 
   In code d = 1 / (1 + 2 q), which keeps its digits for large q, and w^2 =
-  1 - d; z = w1 w2 - e with e = 2 gap sqrt(d1 d2); and 1 - z^2 = d1 + d2 -
-  d1 d2 + e (2 w1 w2 - e), where nothing cancels but near the antipode. Refs:
+  1 - d; z = w1 w2 - e with e = 2 gap sqrt(d1 d2); and 1 - z^2 = sqrt(d1 d2) R,
+  R = sqrt(d1 / d2) + sqrt(d2 / d1) - sqrt(d1 d2) + 2 gap (2 w1 w2 - e), where
+  nothing cancels but near the antipode, and no slope is too large. Refs:
   Williams (1997), Computing with infinite networks.
   """
 
   def moments(q):
-    d = 1 / (1 + 2 * q)
-    inv = jnp.sqrt(d)
+    up = jnp.sqrt(1 + 2 * q)
+    inv = 1 / up  # Not sqrt d, whose slope is too large where d is small.
+    d = inv * inv
     w = math.sqrt(2) * numerics.safe_sqrt(q) * inv
     square = 2 * q * d
     c = jnp.sqrt(d * (2 - d))
     out = (2 / math.pi) * jnp.arctan2(square, c)
-    return out, (d, inv, w, square, c, numerics.safe_sqrt(out))
+    return out, (d, inv, up, jnp.sqrt(inv), w, square, c,
+                 numerics.safe_sqrt(out))
 
   def rule(own1, own2, gap, ntk):
-    _, (d1, inv1, w1, square1, c1, out1) = own1
-    _, (d2, inv2, w2, square2, c2, out2) = own2
+    _, (d1, inv1, up1, fourth1, w1, square1, c1, out1) = own1
+    _, (d2, inv2, up2, fourth2, w2, square2, c2, out2) = own2
     excess, largest = (2 * gap * inv1) * inv2, w1 * w2
     z = largest - excess
-    rest = (d1 + d2 * (1 - d1)) + numerics.not_negative(
-        excess * (2 * largest - excess))
-    c = jnp.sqrt(rest)
+    fourth = fourth1 * fourth2
+    grown = jnp.sqrt((inv1 * up2 + inv2 * (up1 - inv1)) + numerics.not_negative(
+        2 * gap * (2 * largest - excess)))
+    c = fourth * grown
     nngp = (2 / math.pi) * jnp.arctan2(z, c)
     # w1 - w2 from what is small.
     apart = jnp.where(d1 + d2 < 1, (d2 - d1) / jnp.maximum(w1 + w2, 0.5),
@@ -171,7 +175,7 @@ def Erf() -> Layer:
 
     half_distance = (arc(square1, c1, w1 * apart + excess)
                      + arc(square2, c2, excess - w2 * apart)) / math.pi
-    slope = (4 / math.pi) * (inv1 / c) * inv2
+    slope = (4 / math.pi) * (fourth / grown)
     return (gap_after(half_distance, out1, out2, nngp), nngp,
             None if ntk is None else ntk * slope)
 

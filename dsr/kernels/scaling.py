@@ -1,4 +1,5 @@
-"""W_std and b_std of the layers with weights, and what a bias does to a gap."""
+"""Scales of the layers with weights, and what a bias does to a gap."""
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +7,23 @@ from jaxtyping import Array
 
 from dsr import checks
 
+PARAMETERISATIONS = 'ntk', 'standard'
+
 
 class Scales:
-  """W_std and b_std of a layer, numbers or traced, and their squares.
+  r"""W_std and b_std of a layer, numbers or traced, and what \Theta takes.
 
   Traced ones go to the pairs on the tape, since the functions of pairs may not
   close over traced values.
   """
 
-  def __init__(self, W_std, b_std):
+  def __init__(self, W_std, b_std, width=None, parameterisation='ntk'):
+    checks.one_of('parameterisation', parameterisation, PARAMETERISATIONS)
+    if width is not None:
+      checks.at_least('width', width, 1)
+    self.width, self.standard = width, parameterisation == 'standard'
+    self._shift = 0.0 if b_std is None else 1.0
+    b_std = 0.0 if b_std is None else b_std
     self.traced = any(isinstance(s, jax.core.Tracer) for s in (W_std, b_std))
     if not isinstance(W_std, jax.core.Tracer):
       checks.positive('W_std', W_std)
@@ -34,9 +43,27 @@ class Scales:
     W_std, b_std = tape if self.traced else self._values
     return W_std**2, b_std**2
 
+  def fields(self) -> dict[str, Any]:
+    """What a `Layer` says of its weights."""
+    return {'weights': True, 'width': self.width, 'standard': self.standard}
+
+  def inner(self, at, weight, count=1):
+    r"""What W_std^2 times its mean over the window makes \Theta'."""
+    if not self.standard:
+      return at.ntk
+    own = (at.width * count / weight) * at.nngp
+    return own if at.ntk is None else own + at.ntk
+
+  def outer(self, ntk, nngp):
+    r"""\Theta' from that: k' is added, or what a bias of rate 1 gives."""
+    if self.standard:
+      return ntk + self._shift if self._shift else ntk
+    return nngp if ntk is None else nngp + ntk
+
   def __str__(self):
-    return ', '.join('traced' if isinstance(s, jax.core.Tracer) else f'{s:g}'
-                     for s in self._values)
+    shown = ['traced' if isinstance(s, jax.core.Tracer) else f'{s:g}'
+             for s in self._values]
+    return ', '.join(shown + ['standard'] * self.standard)
 
 
 def bent_by_bias(root1: Array, t1: Array, root2: Array, t2: Array) -> Array:

@@ -4,6 +4,7 @@ Each is written so that gap' = s' - k' comes from differences of the inputs:
 the exponentials through `expm1`, with half the squared distance of the
 pre-activations, d = gap + (r1 - r2)^2 / 2 = (q1 + q2) / 2 - k.
 """
+from collections.abc import Sequence
 import math
 
 import jax.numpy as jnp
@@ -159,25 +160,30 @@ def Gelu() -> Layer:
   def moments(q):
     # With x = x': D^2 = 1 + 2 q.
     d = jnp.sqrt(1 + 2 * q)
-    out = q * (0.25 + (q / ((1 + q) * d) + 0.5 * jnp.arctan2(q, d)) / math.pi)
-    return out, (1 / jnp.sqrt(1 + q), numerics.safe_sqrt(out))
+    out = q * (0.25 + (q / (1 + q) / d + 0.5 * jnp.arctan2(q, d)) / math.pi)
+    up = jnp.sqrt(1 + q)
+    inv = 1 / up
+    return out, (inv, up, jnp.sqrt(inv), numerics.safe_sqrt(out))
 
   def rule(one, two, gap, ntk):
-    (root1, (inv1, out1)), (root2, (inv2, out2)) = one, two
+    root1, (inv1, up1, fourth1, out1) = one
+    root2, (inv2, up2, fourth2, out2) = two
     s = root1 * root2
-    # All over sqrt P, so that no product overflows.
-    inv = inv1 * inv2
-    k, size = (s - gap) * inv, s * inv
-    least = inv1**2 + inv2**2 * (1 - inv1**2)  # 1 - s^2 / P
-    rest = least + numerics.not_negative(gap * inv * (2 * size - gap * inv))
-    d = jnp.sqrt(rest)  # D^2 / P = 1 - k^2 / P
+    # All over sqrt P, so that no product overflows; D^2 = sqrt P r.
+    inv, fourth = inv1 * inv2, fourth1 * fourth2
+    size = (root1 * inv1) * (root2 * inv2)
+    lost = (gap * inv1) * inv2
+    k = size - lost
+    least = inv1 * up2 + inv2 * (up1 - inv1)  # sqrt P - s^2 / sqrt P
+    r = least + numerics.not_negative(gap * (2 * size - lost))
+    d = fourth * jnp.sqrt(r)  # D^2 / P = 1 - k^2 / P
     angle = jnp.arctan2(k, d)
     turned = 0.25 + angle / (2 * math.pi)
     # (k^2 + s^2 D^2) / (P D) with k = sqrt P k, s = sqrt P size, D = sqrt P d.
     nngp = (s - gap) * turned + (
         inv * k * k + size * s * d * d) / (d * 2 * math.pi)
-    slope = turned + k * (
-        inv**2 / rest + least + inv**2) / (2 * math.pi * d)
+    slope = turned + k * (1 / r + least + inv) * (
+        fourth / jnp.sqrt(r)) / (2 * math.pi)
     same = (gap == 0) & (root1 == root2)
     out = jnp.where(same, 0, numerics.not_negative(out1 * out2 - nngp))
     return out, nngp, None if ntk is None else ntk * slope
@@ -185,17 +191,30 @@ def Gelu() -> Layer:
   return nonlinear('Gelu', moments, rule)
 
 
-def LayerNorm() -> Layer:
-  r"""x / sqrt q, over channels: k' = k / s, \Theta' = \Theta / s.
+def LayerNorm(axis: int | Sequence[int] = -1) -> Layer:
+  r"""x over its standard deviation m: k' = k / (m1 m2), likewise \Theta'.
 
-  Every position of an image is divided by its own norm. A zero vector stays
-  zero. Refs: arXiv:1607.06450.
+  m^2 is the mean of q over the positions that are normalised together. The mean
+  of the activations is 0, so they must be Gaussian, and channels must be among
+  the axes: at each position they alone give a limit. What is zero everywhere
+  stays zero. Refs: arXiv:1607.06450.
+
+  Args:
+    axis: of the inputs, batch at 0: -1 for channels alone, each position by
+      itself; (1, 2, 3) for whole images (N, H, W, C), (1, 3) and (2, 3) for
+      columns and rows; (1, 2) for whole sequences (N, L, C).
+
+  Raises:
+    ValueError: `axis` is none of these, such as that of the batch; in `serial`,
+      it does not fit the inputs, or they are not Gaussian.
   """
+  axes, ndim = _positions(axis)
 
   def moments(q):
-    root = numerics.safe_sqrt(q)
-    return ((q > 0).astype(q.dtype),
-            numerics.safe_divide(jnp.ones_like(root), root))
+    mean = jnp.mean(q, axes, keepdims=True) if axes else q
+    root = jnp.broadcast_to(numerics.safe_sqrt(mean), q.shape)
+    inv = numerics.safe_divide(jnp.ones_like(q), root)
+    return ((q * inv) * inv if axes else (q > 0).astype(q.dtype)), inv
 
   def rule(one, two, gap, ntk):
     (root1, inv1), (root2, inv2) = one, two
@@ -203,4 +222,18 @@ def LayerNorm() -> Layer:
     return (gap * inv1 * inv2, nngp,
             None if ntk is None else ntk * inv1 * inv2)
 
-  return nonlinear('LayerNorm', moments, rule)._replace(nonlinear=False)
+  return nonlinear('LayerNorm', moments, rule)._replace(
+      nonlinear=False, centred=True, ndim=ndim or None,
+      spatial=None if ndim is None else ndim > 0)
+
+
+def _positions(axis):
+  """(axes of a map of positions, spatial axes of the data or None for any)."""
+  axes = sorted(axis) if isinstance(axis, (tuple, list)) else [axis]
+  if axes == [-1]:
+    return (), None
+  if not axes or len(set(axes)) < len(axes) or not set(axes) <= {1, 2, 3}:
+    raise ValueError(
+        '`axis` must be -1, the channels, or hold some of 1, 2 and 3, of which '
+        f'the largest is the channels; got {axis!r}.')
+  return tuple(a - 1 for a in axes[:-1]), axes[-1] - 1

@@ -9,11 +9,15 @@ from dsr.kernels.layers import Layer
 
 
 class _Stream(NamedTuple):
-  """One stream: has it space; is it Gaussian; has its branch weights."""
+  """One stream: has it space; is it Gaussian; has its branch weights.
+
+  And is its width known, which a layer in the standard parameterisation needs.
+  """
 
   space: bool
   gaussian: bool
   weights: bool
+  sized: bool
 
 
 def check(layers: Sequence[Layer]) -> int:
@@ -29,8 +33,9 @@ def check(layers: Sequence[Layer]) -> int:
   ndims = {layer.ndim for layer in every} - {None}
   if len(ndims) > 1:
     raise ValueError('Layers for images and for sequences do not fit together: '
-                     'all windows need the same number of sides.')
-  end = _walk(layers, _Stream(space, False, False))
+                     'all windows need the same number of sides, and '
+                     '`LayerNorm` needs the channels among its axes.')
+  end = _walk(layers, _Stream(space, False, False, True))
   if isinstance(end, tuple) and not isinstance(end, _Stream):
     raise ValueError('The last layer leaves branches: add `FanInSum()`.')
   if end.space:
@@ -100,7 +105,8 @@ def _join(layer, streams):
   if layer.fans == -1 and not all(s.gaussian for s in streams):
     raise ValueError(f'`{layer.name}` needs Gaussian branches: the last of '
                      'their layers must be linear, with weights before.')
-  return _Stream(streams[0].space, layer.name == 'FanInSum', True)
+  return _Stream(streams[0].space, layer.name == 'FanInSum', True,
+                 all(s.sized for s in streams))
 
 
 def _step(layer, stream):
@@ -108,7 +114,15 @@ def _step(layer, stream):
     raise ValueError(f'`{layer.name}` needs images, but space was flattened.')
   if layer.spatial is False and stream.space:
     raise ValueError(f'`{layer.name}` needs vectors: add `Flatten()` before.')
+  if layer.centred and not stream.gaussian:
+    raise ValueError(
+        f'`{layer.name}` needs Gaussian inputs, whose mean over channels is 0: '
+        'the layers before it must end in `Dense` or `Conv`.')
+  if layer.standard and not stream.sized:
+    raise ValueError(f'`{layer.name}` needs the width of the layer with '
+                     'weights before it: give that one `width`.')
   return _Stream(
       stream.space and not layer.flattens,
       layer.weights or (stream.gaussian and not layer.nonlinear),
-      stream.weights or layer.weights)
+      stream.weights or layer.weights,
+      layer.width is not None if layer.weights else stream.sized)

@@ -1,6 +1,7 @@
 """Kernel regression, Gaussian processes, and training in closed form."""
 import importlib
 
+from dsr.krr.any_loss import LossFlow, loss_flow
 from dsr.krr.dynamics import GradientFlow, gradient_flow
 from dsr.krr.ensemble import Ensemble, Gaussian, ensemble
 from dsr.krr.iterative import (
@@ -23,13 +24,14 @@ from dsr.krr.shadows import (
 from dsr.krr.spectrum import Descent, max_learning_rate
 
 __all__ = ['DealtRegressor', 'Descent', 'Ensemble', 'Gaussian', 'GradientFlow',
-           'InOut', 'NTKClassifier', 'NTKRegressor', 'Posterior', 'Regressor',
-           'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg',
+           'InOut', 'LossFlow', 'NTKClassifier', 'NTKRegressor', 'Posterior',
+           'Regressor', 'Shadows', 'accuracy', 'ensemble', 'fit', 'fit_by_cg',
            'fit_directly_on_hosts', 'fit_gram', 'fit_on_device', 'fit_on_hosts',
            'gradient_flow', 'in_out', 'in_out_on_hosts', 'kernel_matvec',
-           'leave_one_out', 'log_marginal_likelihood', 'max_learning_rate',
-           'mse', 'nystrom', 'pivoted_cholesky', 'posterior',
-           'predict_in_tiles', 'random_halves', 'shadows', 'shadows_on_hosts']
+           'leave_one_out', 'log_marginal_likelihood', 'loss_flow',
+           'max_learning_rate', 'mse', 'nystrom', 'pivoted_cholesky',
+           'posterior', 'predict_in_tiles', 'random_halves', 'shadows',
+           'shadows_on_hosts']
 
 
 # Imported at their first use: estimators bring scikit-learn, what is for many

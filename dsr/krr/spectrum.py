@@ -107,11 +107,16 @@ def learned(
   return jnp.where(known, done / a, 0)
 
 
-def _descended(a, descent):
-  """c_n of each eigenvalue, by repeated squaring of its 2 x 2 recurrence."""
+def check(descent: Descent) -> None:
+  """Raises a ValueError if one of its values is out of range."""
   checks.at_least('steps', descent.steps, 0)
   checks.positive('rate', descent.rate)
   checks.below_one('momentum', descent.momentum)
+
+
+def _descended(a, descent):
+  """c_n of each eigenvalue, by repeated squaring of its 2 x 2 recurrence."""
+  check(descent)
   if descent.momentum == 0:
     return (1 - descent.rate * a) ** descent.steps
   first = 1 + descent.momentum - descent.rate * a

@@ -11,8 +11,8 @@ from dsr import kernels
 from dsr.kernels import network, stax
 
 
-def dense(W_std=1.4, b_std=0.3):
-  return 'Dense', {'W_std': W_std, 'b_std': b_std}
+def dense(W_std=1.4, b_std=0.3, **kwargs):
+  return 'Dense', {'W_std': W_std, 'b_std': b_std, **kwargs}
 
 
 def conv(W_std=1.4, b_std=0.3, kernel_size=3, padding='SAME', **kwargs):
@@ -67,17 +67,22 @@ def theirs(stack, get='ntk'):
     if name == 'parallel':
       return nt.parallel(*(nt.serial(*_each(branch)) if branch
                            else nt.Identity() for branch in kwargs))
-    if isinstance(kwargs, tuple):
-      return getattr(nt, name)(*kwargs)
+    if isinstance(kwargs, tuple):  # Theirs knows the shares by the widths.
+      return getattr(nt, name)(*(() if name == 'FanInConcat' else kwargs))
     kwargs = dict(kwargs)
     if name == 'Gaussian':
       kwargs['b'] = -kwargs['b']  # exp(b x^2) there.
     if 'strides' in kwargs:
       kwargs['strides'] = shape(kwargs['strides'])
-    args = (1,) if name == 'Dense' else ()
+    if name == 'LayerNorm':
+      kwargs['eps'] = 0.0
+    if 'parameterisation' in kwargs:
+      kwargs['parameterization'] = kwargs.pop('parameterisation')
+    args = ((kwargs.pop('width', None) or 1,) if name in ('Dense', 'Conv')
+            else ())
     if name == 'Conv':
       size = shape(kwargs.pop('kernel_size'))
-      args = 1, size
+      args += size,
       if len(size) == 1:
         kwargs['dimension_numbers'] = 'NHC', 'HIO', 'NHC'
     if 'window' in kwargs:

@@ -1,10 +1,12 @@
 """Strides, paddings, sequences and branches against neural-tangents."""
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsr import kernels
+from dsr import kernels, nets
 from tests.kernels import stacks
 from tests.kernels.stacks import ERF, FLATTEN, GLOBAL, RELU, conv, dense, pool
 
@@ -17,6 +19,14 @@ FAN_OUT, FAN_IN = ('FanOut', (2,)), ('FanInSum', {})
 
 def branches(*stacks):
   return 'parallel', stacks
+
+
+def layer_norm(*axis):
+  return 'LayerNorm', {'axis': axis}
+
+
+def standard(layer, width, b_std=0.3, **kwargs):
+  return layer(0.9, b_std, width=width, parameterisation='standard', **kwargs)
 
 
 def _residual(main, shortcut):
@@ -63,8 +73,32 @@ STACKS = {
                  ('FanInProd', {}), dense()], VECTOR),
     'concat': ([dense(), FAN_OUT, branches([RELU], [dense(), ERF]),
                 ('FanInConcat', ()), dense()], VECTOR),
+    'norm_of_images': ([conv(), layer_norm(1, 2, 3), RELU, conv(strides=2),
+                        layer_norm(1, 3), ERF, GLOBAL, dense()], IMAGE),
+    'norm_of_rows': ([conv(), layer_norm(2, 3), RELU, FLATTEN, dense(),
+                      layer_norm(1), RELU], IMAGE),
+    'norm_of_sequences': ([conv(kernel_size=(3,)), layer_norm(1, 2), RELU,
+                           GLOBAL], SEQUENCE),
+    # None is no bias; 0 is one that starts at 0.
+    'standard': ([standard(dense, 5), RELU, standard(dense, 7, None), ERF,
+                  standard(dense, 1, 0.0)], VECTOR),
+    'standard_after_ntk': ([dense(width=4), RELU, standard(dense, None)],
+                           VECTOR),
+    'standard_images': ([standard(conv, 5, strides=2), RELU,
+                         standard(conv, 7, None, padding='VALID',
+                                  kernel_size=(2, 3)), RELU, pool((2, 1)),
+                         standard(conv, 3), GLOBAL, standard(dense, 1)], IMAGE),
+    'standard_flatten': ([standard(conv, 5), RELU, FLATTEN,
+                          standard(dense, 1)], IMAGE),
+    'standard_sequence': ([standard(conv, 3, kernel_size=(3,)), RELU, FLATTEN,
+                           standard(dense, 1)], SEQUENCE),
+    'standard_branches': ([
+        standard(dense, 4), *_residual([RELU, standard(dense, 4)], []), RELU,
+        FAN_OUT, branches([standard(dense, 3)], [dense(width=4)]),
+        ('FanInConcat', (3, 4)),
+        standard(dense, 1)], VECTOR),
 }
-FAST = 'vectors',
+FAST = 'vectors', 'standard'
 
 
 @pytest.mark.parametrize('name', [
@@ -80,6 +114,23 @@ def test_value_and_gradient_match_neural_tangents(name):
   for grad, want_grad in zip(grads, want_grads):
     np.testing.assert_allclose(
         grad, want_grad, rtol=0, atol=1e-11 * np.abs(want_grad).max())
+
+
+@slow
+def test_standard_parameterisation_is_that_of_a_wide_network(key):
+  """Mean over finite networks of the same widths, within its standard error."""
+  x, width = jnp.asarray(stacks.normal(0, 3, 5)), 1024
+  module = nets.MLP(1, (width, width), 'standard', w_std=1.3, b_std=0.0)
+  found = kernels.monte_carlo(
+      key, lambda key: module.init(key, x), module, num=24)(x)
+  dense = functools.partial(
+      kernels.Dense, W_std=1.3, b_std=0.0, parameterisation='standard')
+  kernel = kernels.serial(
+      dense(width=width), kernels.Relu(), dense(width=width), kernels.Relu(),
+      dense())
+  assert (found.standard_error / found.mean).max() < 0.03
+  apart = np.abs(found.mean - kernel(x)) / found.standard_error
+  assert apart.max() < 4
 
 
 @slow
@@ -155,6 +206,13 @@ def test_scales_may_be_traced(shape):
      'branches that all have space, or none'),
     ([conv(kernel_size=(3,)), RELU, pool(2), FLATTEN],
      'for images and for sequences do not fit'),
+    ([dense(), RELU, standard(dense, 1)],
+     'needs the width of the layer with weights before'),
+    ([standard(dense, 4), *_residual([RELU, standard(dense, None)], []),
+      standard(dense, 1)], 'needs the width of the layer'),
+    ([dense(), RELU, layer_norm(-1), dense()], 'needs Gaussian inputs'),
+    ([conv(), layer_norm(1, 2), FLATTEN], 'the channels among its axes'),
+    ([dense(), layer_norm(1, 2, 3)], '`LayerNorm` needs images'),
     ([dense(), ('Nothing', {})], None),
 ])
 def test_branches_that_do_not_fit_are_named(stack, message):
@@ -171,6 +229,10 @@ def test_branches_that_do_not_fit_are_named(stack, message):
     (lambda: kernels.FanOut(1), '`num` must be an integer of at least 2'),
     (lambda: kernels.Conv((3, 3, 3)), '`kernel_size` must be a number or hold'),
     (lambda: kernels.Conv((3, 3), strides=(2,)), '`strides` must be a number'),
+    (lambda: kernels.LayerNorm((0, 1)), '`axis` must be -1, the channels, or'),
+    (lambda: kernels.LayerNorm(-2), '`axis` must be -1, the channels, or'),
+    (lambda: kernels.Dense(width=0), '`width` must be an integer of at least'),
+    (lambda: kernels.Conv(parameterisation='mup'), '`parameterisation` must'),
     (lambda: kernels.resnet(9), r'`depth` must be 6 n \+ 2, got 9'),
     (lambda: kernels.wide_resnet(10, 0), '`width_factor` must be an integer'),
     (lambda: kernels.ABRelu(0, 0), '`a` and `b` must not both be 0'),

@@ -53,6 +53,37 @@ def slope(network, x, direction, weights, get='ntk'):
     return float((plus - minus) / (2 * _STEP))
 
 
+def gradients(network, x, digits=120):
+  """(N, N, D) floats, d ntk(x_i, x_j) / dx_i of vectors x (N, D).
+
+  By the chain rule, from differences in <x_i, x_j> and in |x_i|^2 alone; at
+  kinks, and for a zero vector without a bias, it means nothing.
+  """
+  with mpmath.workdps(digits):
+    x = _exact(x)
+    (n, dim), step = x.shape, mpmath.mpf(10) ** (-digits // 3)
+    p = x @ x.T / dim
+    q = np.diag(p)
+    scale = _sqrt(np.multiply.outer(q, q))
+    scale = np.where(scale == 0, mpmath.mpf(1), scale)
+
+    def value(along, longer):
+      """ntk of x, with these shares of p and of |x_i|^2 more, and of x."""
+      left = p + np.diag(longer * step * q)
+      across = p + along * step * scale
+      k = np.block([[left, across], [across.T, p]])
+      k, ntk = (a.reshape(2 * n, 1, 1, 2 * n, 1, 1) for a in (k, 0 * k))
+      for name, kwargs in network:
+        k, ntk = _LAYERS[name](k, ntk, **kwargs)
+      return ntk.reshape(2 * n, 2 * n)[:n, n:]
+
+    in_p = (value(1, 0) - value(-1, 0)) / (2 * step * scale)
+    in_q = (value(0, 1) - value(0, -1)) / (
+        2 * step * np.where(q == 0, mpmath.mpf(1), q)[:, None])
+    out = (in_p[:, :, None] * x[None] + 2 * in_q[:, :, None] * x[:, None]) / dim
+    return out.astype(float)
+
+
 def _exact(x):
   x = np.asarray(x)
   return np.frompyfunc(mpmath.mpf, 1, 1)(
@@ -154,8 +185,11 @@ def _gelu(k, ntk):
   return k * turned + top / bottom / (2 * mpmath.pi), ntk * slope
 
 
-def _layer_norm(k, ntk):
+def _layer_norm(k, ntk, axis=-1):
   q = _variances(k)
+  axes = () if axis == -1 else tuple(axis)[:-1]
+  count = math.prod(q.shape[a] for a in axes)
+  q = np.broadcast_to(q.sum(axes, keepdims=True) / count, q.shape)
   s = _sqrt(np.multiply.outer(q, q))
   safe = np.where(s == 0, mpmath.mpf(1), s)
   return k / safe, np.where(s == 0, 0, ntk / safe)

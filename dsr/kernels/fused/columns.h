@@ -6,8 +6,9 @@
 // Arrays of one call. Planes have a frame of zeros: (H + 2, W + 2).
 template <class T> struct Stage {
   int height, width, channels;
-  T scale[3];                      // W_std^2 / 9 of each convolution
+  T scale[3], bias[3];             // W_std^2 / 9, b_std^2 of each convolution
   const int *lefts, *rights;       // (B,) which images a pair is made of
+  const int *alike;                // (B,) 1, or 0 for norms of unlike size
   const T *image1, *image2;        // (N, C, H, W); a first stage only
   const T *gap, *ntk;              // (B, H, W, H, W) in shift order; others
   const T *planes1, *planes2;      // (N, L, 3, H + 2, W + 2): q / 2 before the
@@ -58,6 +59,7 @@ DEVICE Columns columns_of(int width, int unit) {
 // rows first.
 template <class T> struct Place {
   int H, W, pitch, plane, area, half;
+  T alike;  // Twice the pair's share: gap = share (q1 + q2) - k, see `layers`.
   const T *planes1, *planes2, *image1, *image2, *gap, *ntk;
   Columns c;
 
@@ -75,6 +77,7 @@ DEVICE Place<T> place_of(const Stage<T>& a, int pair, int unit) {
   Place<T> p;
   p.H = a.height, p.W = a.width, p.area = p.H * p.W, p.half = 0;
   p.pitch = p.W + 2, p.plane = (p.H + 2) * p.pitch;
+  p.alike = a.alike[pair];
   const size_t left = a.lefts[pair], right = a.rights[pair];
   p.planes1 = a.planes1 + left * (3 * L * p.plane);
   p.planes2 = a.planes2 + right * (3 * L * p.plane);

@@ -4,11 +4,11 @@
 #include "ffi.h"
 
 template <class T, ffi::DataType D> ffi::Error forward_call(
-    Index lefts, Index rights, Input<D> from1, Input<D> from2,
+    Index lefts, Index rights, Index alike, Input<D> from1, Input<D> from2,
     Input<D> planes1, Input<D> planes2, Output<D> gap, Output<D> ntk,
-    bool images, Scales scales) {
-  Stage<T> s = stage_of<T, D>(lefts, rights, from1, from2, planes1, planes2,
-                              images, scales);
+    bool images, Scales scales, Scales biases) {
+  Stage<T> s = stage_of<T, D>(lefts, rights, alike, from1, from2, planes1,
+                              planes2, images, scales, biases);
   s.gap_out = gap->typed_data(), s.ntk_out = ntk->typed_data();
   const int pairs = lefts.dimensions()[0];
   std::vector<T> carry(s.height * kLanes);
@@ -22,12 +22,12 @@ template <class T, ffi::DataType D> ffi::Error forward_call(
 }
 
 template <class T, ffi::DataType D> ffi::Error backward_call(
-    Index lefts, Index rights, Input<D> from1, Input<D> from2,
+    Index lefts, Index rights, Index alike, Input<D> from1, Input<D> from2,
     Input<D> planes1, Input<D> planes2, Input<D> gap_slope,
     Input<D> ntk_slope, Output<D> gap, Output<D> ntk, Output<D> sums1,
-    Output<D> sums2, bool images, Scales scales) {
-  Stage<T> s = stage_of<T, D>(lefts, rights, from1, from2, planes1, planes2,
-                              images, scales);
+    Output<D> sums2, bool images, Scales scales, Scales biases) {
+  Stage<T> s = stage_of<T, D>(lefts, rights, alike, from1, from2, planes1,
+                              planes2, images, scales, biases);
   s.gap_slope = gap_slope.typed_data(), s.ntk_slope = ntk_slope.typed_data();
   s.gap_back = gap->typed_data(), s.ntk_back = ntk->typed_data();
   s.sums1 = sums1->typed_data(), s.sums2 = sums2->typed_data();

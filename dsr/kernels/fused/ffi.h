@@ -13,14 +13,17 @@ using Scales = ffi::Span<const double>;
 
 // `from1`, `from2`: images (N, C, H, W), or gap and ntk in shift order.
 template <class T, ffi::DataType D> Stage<T> stage_of(
-    Index& lefts, Index& rights, Input<D>& from1, Input<D>& from2,
-    Input<D>& planes1, Input<D>& planes2, bool images, Scales scales) {
+    Index& lefts, Index& rights, Index& alike, Input<D>& from1,
+    Input<D>& from2, Input<D>& planes1, Input<D>& planes2, bool images,
+    Scales scales, Scales biases) {
   Stage<T> s{};
   auto shape = planes1.dimensions();
   s.height = shape[3] - 2, s.width = shape[4] - 2;
   s.channels = images ? from1.dimensions()[1] : 0;
-  for (size_t l = 0; l < scales.size() && l < 3; ++l) s.scale[l] = scales[l];
+  for (size_t l = 0; l < scales.size() && l < 3; ++l)
+    s.scale[l] = scales[l], s.bias[l] = biases[l];
   s.lefts = lefts.typed_data(), s.rights = rights.typed_data();
+  s.alike = alike.typed_data();
   (images ? s.image1 : s.gap) = from1.typed_data();
   (images ? s.image2 : s.ntk) = from2.typed_data();
   s.planes1 = planes1.typed_data(), s.planes2 = planes2.typed_data();
@@ -46,10 +49,10 @@ template <class T> int planes_of(const Stage<T>& s, int convs) {
   } while (false)
 
 #define STAGE_ARGUMENTS(D) \
-  .Arg<Index>().Arg<Index>().Arg<Input<D>>().Arg<Input<D>>() \
-  .Arg<Input<D>>().Arg<Input<D>>()
+  .Arg<Index>().Arg<Index>().Arg<Index>().Arg<Input<D>>() \
+  .Arg<Input<D>>().Arg<Input<D>>().Arg<Input<D>>()
 #define STAGE_ATTRIBUTES \
-  .Attr<bool>("images").Attr<Scales>("scales")
+  .Attr<bool>("images").Attr<Scales>("scales").Attr<Scales>("biases")
 #define FORWARD_OF(D, context) \
   ffi::Ffi::Bind() context STAGE_ARGUMENTS(D) \
   .Ret<ffi::Buffer<D>>().Ret<ffi::Buffer<D>>() STAGE_ATTRIBUTES

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsr.kernels.fused import stage
-from dsr.kernels.layers import Pair
+from dsr.kernels.layers import Pair, unlike
 
 _CHUNK = 512  # Pairs at once; 2 MB each in float32 at 32 x 32 pixels.
 
@@ -51,10 +51,10 @@ def make(layers, plan: stage.Plan, rest: Rest):
       return tuple(stage.to_joint(m) for m in maps)
     return tuple(m[:, 0, 0] for m in maps)  # Equal positions.
 
-  def pair_of(q1, q2, gap, ntk):
+  def pair_of(share, q1, q2, gap, ntk):
     if gap.ndim == 4:
       q1, q2 = q1[:, :, None, None], q2[None, None]
-    return Pair(gap, 0.5 * (q1 + q2) - gap, ntk, 0.5)
+    return Pair(gap, share * (q1 + q2) - gap, ntk, share)
 
   def alone(x):
     """(what pairs need, k(x, x)) of a chunk of images."""
@@ -68,7 +68,8 @@ def make(layers, plan: stage.Plan, rest: Rest):
         after.append(q)
         q = 0.5 * q  # The ReLU.
       one = stage.Variances(before, jnp.stack(after, axis=1))
-      gap, ntk = stage.run(scales, own, own, inputs, one, one)
+      gap, ntk = stage.run(
+          scales, own, own, jnp.ones_like(own), inputs, one, one)
       variances.append(one)
       inner.append(0.5 * gap[:, 0, 0])
       q = _tile_means(q) - gap[:, 0, 0]
@@ -76,7 +77,7 @@ def make(layers, plan: stage.Plan, rest: Rest):
       inputs = gap, ntk
 
     def finish(q, gap, ntk):
-      return rest.alone(first, q, pair_of(q, q, gap, ntk))
+      return rest.alone(first, q, pair_of(0.5, q, q, gap, ntk))
 
     tapes, value = jax.vmap(finish)(q, *opened(inputs))
     return _Ready(maps, tuple(variances), tuple(inner), q, tapes), value
@@ -84,21 +85,28 @@ def make(layers, plan: stage.Plan, rest: Rest):
   def pairs(one, two, lefts, rights):
     """The kernel of a chunk of listed pairs."""
     inputs = one.maps, two.maps
+    size1, size2 = (jnp.mean(maps**2, (1, 2, 3))[at] for maps, at in (
+        (one.maps, lefts), (two.maps, rights)))
+    alike = ~unlike(size1, size2)
+    weight = alike.astype(size1.dtype)[:, None, None]
     for i, scales in enumerate(plan.scales):
-      gap, ntk = stage.run(scales, lefts, rights, inputs, one.variances[i],
-                           two.variances[i])
-      inner = _of(one.inner[i], lefts), _of(two.inner[i], rights)
+      gap, ntk = stage.run(
+          scales, lefts, rights, alike.astype(jnp.int32), inputs,
+          one.variances[i], two.variances[i])
+      inner = (weight * _of(one.inner[i], lefts),
+               weight * _of(two.inner[i], rights))
       gap = gap - inner[0][:, None, None] - stage.at_right(inner[1])
       inputs = gap, ntk
 
-    def finish(left, right, gap, ntk):
+    def finish(share, left, right, gap, ntk):
       (q1, tapes1), (q2, tapes2) = left, right
-      return rest.finish(first, tapes1, tapes2, pair_of(q1, q2, gap, ntk))
+      return rest.finish(
+          first, tapes1, tapes2, pair_of(share, q1, q2, gap, ntk))
 
     pick = lambda ready, at: jax.tree.map(
         lambda a: _of(a, at), (ready.q, ready.tapes))
-    return jax.vmap(finish)(pick(one, lefts), pick(two, rights),
-                            *opened(inputs))
+    return jax.vmap(finish)(0.5 * weight[:, 0, 0], pick(one, lefts),
+                            pick(two, rights), *opened(inputs))
 
   pairs, alone = jax.checkpoint(pairs), jax.checkpoint(alone)
 

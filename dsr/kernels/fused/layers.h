@@ -17,9 +17,10 @@ template <class T, bool kImages> DEVICE void input_row(
   ROLLED for (int ch = 0; ch < a.channels; ++ch) {
     Lane<T> one = load(p.image1 + ch * p.area + y * p.W, p.c.x);
     UNROLL for (int k = 0; k < 4; ++k) {
-      Lane<T> d = one - load(p.image2 + ch * p.area + p.row2(y, k) * p.W,
-                             p.c.right[k % 2]);
-      g[k] = g[k] + d * d;
+      Lane<T> two = load(p.image2 + ch * p.area + p.row2(y, k) * p.W,
+                         p.c.right[k % 2]);
+      Lane<T> d = one - two;
+      g[k] = g[k] + (p.alike > T(0) ? d * d : one * two * T(-2));
     }
   }
   const T weight = T(0.5) / T(a.channels);
@@ -72,9 +73,12 @@ template <class T> DEVICE Lane<T> outside_row(
 }
 
 // As `window`, for a gap: where one image is outside and the other one is
-// not, the gap is half the variance of that other one.
+// not, the gap is half the variance of that other one; 0 if it is -k, which
+// takes the bias instead.
 template <class T> DEVICE void window_of_gap(
-    const Place<T>& p, int layer, int in, T scale, Rows<T>& rows, Lane<T>* v) {
+    const Stage<T>& a, const Place<T>& p, int layer, int in, Rows<T>& rows,
+    Lane<T>* v) {
+  const T scale = a.scale[layer], shift = (p.alike - T(1)) * a.bias[layer];
   const T *half1 = p.planes1 + 3 * layer * p.plane;
   const T *half2 = p.planes2 + 3 * layer * p.plane;
   const Lane<T> zero = T(0);
@@ -87,20 +91,21 @@ template <class T> DEVICE void window_of_gap(
       const T* row2 = half2 + (p.row2(in, k) + 1) * p.pitch;
       const Lane<bool> left = p.c.cut_left[e], right = p.c.cut_right[e];
       // At a cut at most one of the two is not in the frame of zeros.
-      Lane<T> before = load_where(left, row1, p.c.x, up(v[k]))
+      Lane<T> before = load_where(left, row1, p.c.x, zero)
           + load_where(left, row2, p.c.right[e], zero);
-      Lane<T> after = load_where(right, row1 + 2, p.c.x, down(v[k]))
+      Lane<T> after = load_where(right, row1 + 2, p.c.x, zero)
           + load_where(right, row2 + 2, p.c.right[e], zero);
-      sums[k] = before + v[k] + after;
+      sums[k] = pick(left, before * p.alike, up(v[k])) + v[k]
+          + pick(right, after * p.alike, down(v[k]));
     }
     const int y = in - 1, y2 = p.row2(y, k);
     if (y < 0 || y >= p.H) continue;
     Lane<T> top = rows.older[k], low = sums[k];
     if (y == 0 || y2 == 0)
-      top = outside_row(p, half1, half2, y - 1, y2 - 1, e);
+      top = outside_row(p, half1, half2, y - 1, y2 - 1, e) * p.alike;
     if (y == p.H - 1 || y2 == p.H - 1)
-      low = outside_row(p, half1, half2, y + 1, y2 + 1, e);
-    v[k] = (top + rows.newer[k] + low) * scale;
+      low = outside_row(p, half1, half2, y + 1, y2 + 1, e) * p.alike;
+    v[k] = (top + rows.newer[k] + low) * scale + shift;
   }
   rows.push(sums);
 }
@@ -108,6 +113,7 @@ template <class T> DEVICE void window_of_gap(
 // The quantities of `nonlinearities.Relu` at one row.
 template <class T> struct Relu {
   Lane<T> root1, inv1, root2, inv2, s, excess, inv, h, w, root, kappa0;
+  T alike;
 };
 
 template <class T> DEVICE Relu<T> relu_at(
@@ -121,7 +127,8 @@ template <class T> DEVICE Relu<T> relu_at(
   r.root2 = load(two, x2), r.inv2 = load(two + p.plane, x2);
   Lane<T> apart = r.root1 - r.root2;
   r.s = r.root1 * r.root2;
-  r.excess = gap - apart * apart * T(0.5);
+  r.alike = p.alike;
+  r.excess = p.alike > T(0) ? gap - apart * apart * T(0.5) : gap + r.s;
   r.inv = r.inv1 * (r.inv2 * T(0.5));
   r.h = r.excess * r.inv;
   const Lane<T> zero = T(0), one_ = T(1);
@@ -144,7 +151,7 @@ template <class T> DEVICE void relu_forward(
 
 // Slopes of the outputs -> of gap (through nngp too) and ntk before the layer.
 // q1, q2: slopes of the variances, with the derivative of the convolution in
-// the form gap = (q1 + q2) / 2 - conv(k). Below the top, q after the ReLU is
+// the form gap = share (q1 + q2) - conv(k). Below the top, q after the ReLU is
 // q / 2 and enters the next convolution; that part is in here too.
 template <class T> DEVICE void relu_backward(
     const Relu<T>& r, bool top, Lane<T> ntk, Lane<T>& gap_slope,
@@ -160,9 +167,14 @@ template <class T> DEVICE void relu_backward(
   Lane<T> gap_in = r.kappa0 * gap_slope * T(0.5) + turn * r.inv;
   Lane<T> ntk_in = r.kappa0 * ntk_slope * T(0.5);
   Lane<T> log_s = r.s * half_sine * gap_slope * (zero - kInvPi) - turn * r.h;
-  Lane<T> apart = (r.root1 - r.root2) * turn * r.inv * T(0.5);
-  Lane<T> mean = (top ? one - r.kappa0 : zero - r.kappa0) * gap_slope * T(0.25)
-      + gap_in * T(0.5);
+  Lane<T> apart = zero, mean = zero;
+  if (r.alike > T(0)) {
+    apart = (r.root1 - r.root2) * turn * r.inv * T(0.5);
+    mean = (top ? one - r.kappa0 : zero - r.kappa0) * gap_slope * T(0.25)
+        + gap_in * T(0.5);
+  } else {  // excess = gap + s.
+    log_s = log_s + turn * r.inv * r.s;
+  }
   q1 = mean + (log_s * r.inv1 * T(0.5) - apart) * r.inv1;
   q2 = mean + (log_s * r.inv2 * T(0.5) + apart) * r.inv2;
   gap_slope = gap_in - ntk_in;

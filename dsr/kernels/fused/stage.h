@@ -45,7 +45,7 @@ DEVICE void stage_forward(const Stage<T>& a, int pair, int unit, T* carry) {
       input_row<T, kImages>(a, p, t, g, n);
       UNROLL for (int l = 0; l < L; ++l) {
         const int y = t - l - 1;
-        window_of_gap(p, l, y + 1, a.scale[l], gaps[l], g);
+        window_of_gap(a, p, l, y + 1, gaps[l], g);
         if (!kImages || l > 0) window(p, y + 1, a.scale[l], ntks[l], n);
         if (0 <= y && y < H)
           UNROLL for (int k = 0; k < 4; ++k)
@@ -136,7 +136,7 @@ DEVICE void stage_backward(const Stage<T>& a, int pair, int unit, T* sums) {
       input_row<T, kImages>(a, p, t, g, n);
       UNROLL for (int l = 0; l < L; ++l) {
         const int y = t - l - 1;
-        window_of_gap(p, l, y + 1, a.scale[l], gaps[l], g);
+        window_of_gap(a, p, l, y + 1, gaps[l], g);
         if (!kImages || l > 0) window(p, y + 1, a.scale[l], ntks[l], n);
         UNROLL for (int k = 0; k < 4; ++k) {
           UNROLL for (int d = 2 * (L - 1 - l); d > 0; --d) {
@@ -198,7 +198,7 @@ DEVICE void stage_backward(const Stage<T>& a, int pair, int unit, T* sums) {
         UNROLL for (int k = 0; k < 4; ++k) {
           poke(a.gap_back + back, p.in_map(y, k), g[k], c.active);
           poke(a.ntk_back + back, p.in_map(y, k), n[k], c.active);
-          q[k] = g[k] * T(-0.5);
+          q[k] = g[k] * (T(-0.5) * p.alike);
         }
         add_sums(p, sums1 + L * H * kLanes, sums2 + L * H * kLanes, y, q, q);
       }

@@ -31,11 +31,11 @@ class Plan(NamedTuple):
 
   Attributes:
     starts: index of each stage's first layer, and of the first layer after.
-    scales: for each stage, W_std^2 / 9 of its convolutions.
+    scales: for each stage, (W_std^2 / 9, b_std^2) of its convolutions.
   """
 
   starts: tuple[int, ...]
-  scales: tuple[tuple[float, ...], ...]
+  scales: tuple[tuple[tuple[float, float], ...], ...]
 
 
 class Variances(NamedTuple):
@@ -64,7 +64,7 @@ def plan(layers: Sequence[Layer], shape: tuple[int, int]) -> Plan:
     while (len(convs) < _MOST_CONVS and rules[at:at + 2]
            and rules[at][:3] == ('conv', 3, 'SAME')
            and rules[at + 1:at + 2] == [('relu',)]):
-      convs.append(rules[at][3])
+      convs.append(rules[at][3:])
       at += 2
     if not convs or rules[at:at + 1] != [('pool', 2)]:
       break
@@ -82,20 +82,24 @@ def variances(tapes: Sequence) -> Variances:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def run(scales: tuple[float, ...], lefts: Int[Array, ' B'],
-        rights: Int[Array, ' B'], inputs: tuple[Array, Array],
-        one: Variances, two: Variances) -> tuple[Maps, Maps]:
+def run(scales: tuple[tuple[float, float], ...], lefts: Int[Array, ' B'],
+        rights: Int[Array, ' B'], alike: Int[Array, ' B'],
+        inputs: tuple[Array, Array], one: Variances, two: Variances
+        ) -> tuple[Maps, Maps]:
   r"""(gap, ntk) after the stage, in shift order.
 
-  The pool's own term, gap' = mean of gap - v1 - v2, is left to the caller.
+  The pool's own term, gap' = mean of gap - v1 - v2 of pairs that are alike, is
+  left to the caller.
   Derivatives go to `inputs`, `one.after` and `two.after`, and for a later
   stage to `before`; they hold along variances that belong together, that is
   if `after` is what `layers.Conv` makes of what is before it.
 
   Args:
-    scales: W_std^2 / 9 of the convolutions.
+    scales: (W_std^2 / 9, b_std^2) of the convolutions.
     lefts: the left image of each pair, as an index into `one`.
     rights: the right image, as an index into `two`.
+    alike: 1 where gap is half the squared distance, a share of 1/2; 0 where it
+      is -k, a share of 0: see `kernels.layers`.
     inputs: images (N, C, H, W) and (M, C, H, W) for a first stage; for a
       later one gap and ntk (B, H, W, H, W) in shift order.
     one: of the N left images.
@@ -104,7 +108,7 @@ def run(scales: tuple[float, ...], lefts: Int[Array, ' B'],
   Raises:
     RuntimeError: the program cannot be compiled here; see `build.register`.
   """
-  arrays = (lefts, rights, *inputs, _planes(one), _planes(two))
+  arrays = (lefts, rights, alike, *inputs, _planes(one), _planes(two))
   h, w = one.before.shape[1:]
   shape = lefts.shape[0], h // 2, w // 2, h // 2, w
   gap, ntk = _call('forward', arrays, (shape, shape), scales)
@@ -116,8 +120,8 @@ def _run_forward(scales, *args):
 
 
 def _run_backward(scales, args, slopes):
-  lefts, rights, inputs, one, two = args
-  arrays = (lefts, rights, *inputs, _planes(one), _planes(two),
+  lefts, rights, alike, inputs, one, two = args
+  arrays = (lefts, rights, alike, *inputs, _planes(one), _planes(two),
             *(slope / 16 for slope in slopes))
   pairs, (h, w) = lefts.shape[0], one.before.shape[1:]
   first = inputs[0].ndim == 4
@@ -146,7 +150,7 @@ def _run_backward(scales, args, slopes):
     slopes, before = (rest1, rest2), zeros
   else:
     slopes, before = (gap, ntk), (rest1[:, 0], rest2[:, 0])
-  return (None, None, slopes, Variances(before[0], after1),
+  return (None, None, None, slopes, Variances(before[0], after1),
           Variances(before[1], after2))
 
 
@@ -154,14 +158,15 @@ run.defvjp(_run_forward, _run_backward)
 
 
 def _call(way, arrays, shapes, scales):
-  lefts, rights, *arrays = arrays
+  indices, arrays = arrays[:3], arrays[3:]
   dtype = arrays[0].dtype
   build.register('cpu' if jax.default_backend() == 'cpu' else 'cuda')
   out = jax.ffi.ffi_call(
       f'dsr_stage_{way}_{dtype.name}',
       tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
-  return out(lefts.astype(jnp.int32), rights.astype(jnp.int32), *arrays,
-             images=arrays[0].ndim == 4, scales=np.asarray(scales, np.float64))
+  weights, biases = np.asarray(scales, np.float64).T.copy()
+  return out(*(i.astype(jnp.int32) for i in indices), *arrays,
+             images=arrays[0].ndim == 4, scales=weights, biases=biases)
 
 
 def _planes(one):
