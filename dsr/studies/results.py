@@ -25,12 +25,16 @@ _RUN = ('record', 'data', 'settings', 'seed', 'date', 'device', 'command')
 _MEASURED = ('record', 'metric', 'claimed', 'ours', 'interval')
 # Of commands with many runs that are compared: a row for each run instead, and
 # a column for each of these.
-_COMPARED = {'python -m experiments.reconstruct': (
-    'recovered_rmse_0.01', 'recovered_rmse_0.05', 'median_rmse', 'claimed',
-    'claim_precision', 'others_median_rmse', 'kernel_distance',
-    'unexplained_final', 'unexplained_both', 'unexplained_path',
-    'greedy_l2_first', 'greedy_l2_half', 'greedy_l2_three_quarters',
-    'seconds')}
+_COMPARED = {
+    'python -m experiments.distill': (
+        'krr_accuracy', 'krr_accuracy_start', 'mlp_accuracy',
+        'method_seconds'),
+    'python -m experiments.reconstruct': (
+        'recovered_rmse_0.01', 'recovered_rmse_0.05', 'median_rmse', 'claimed',
+        'claim_precision', 'others_median_rmse', 'kernel_distance',
+        'unexplained_final', 'unexplained_both', 'unexplained_path',
+        'greedy_l2_first', 'greedy_l2_half', 'greedy_l2_three_quarters',
+        'seconds')}
 # Flags that have a column of their own, or say nothing of the result.
 _NO_SETTINGS = ('dataset', 'data_dir', 'seed', 'attack_seed', 'workdir')
 
