@@ -136,26 +136,30 @@ def reconstruct(
       info |= {'hits': found.hits[:num], 'contrast': found.contrast[:num]}
   confidence = None
   if data.basis is not None:
-    confidence = _confidence(vertices.hold(
-        np.asarray(data.basis, np.float64), released, x, slack=config.slack),
-        released.num_train)
+    confidence = _confidence(released, config, data, x)
   return Reconstruction(
       x, duals, loss, best.curve, runs[-1].status, info, confidence)
 
 
-def _confidence(hold, num):
+def _confidence(released, config, data, x) -> np.ndarray:
   """0.95 from 9 more bounds than any vertex has, and a leverage of 0.8 on.
 
-  And 0 behind the `num` candidates on most bounds, for there are no more images,
-  and for what lies on less than half as many as the better half of these, in the
-  median.
+  And 0 behind the N candidates on most bounds, as there are no more images, and
+  for what has less than half of the bounds, or of the network's margin, that
+  the better half of these has in the median.
   """
-  order = np.argsort(-hold.excess, kind='stable')
-  usual = np.median(hold.excess[order[:max(num // 2, 1)]])
-  sure = np.minimum(1 - 0.5 ** (np.maximum(hold.excess, 0) / 2),
-                    1 - np.maximum(hold.leverage - 0.75, 0))
-  sure[hold.excess < usual / 2] = 0
-  sure[order[num:]] = 0
+  found = vertices.hold(
+      np.asarray(data.basis, np.float64), released, x, slack=config.slack)
+  out = np.asarray(released.module.apply({'params': data.theta}, x))
+  two = np.sort(out if out.shape[1] > 1 else np.abs(out), axis=1)[:, -2:]
+  margin = np.ptp(two, axis=1) if out.shape[1] > 1 else two[:, 0]
+  sure = np.minimum(1 - 0.5 ** (np.maximum(found.excess, 0) / 2),
+                    1 - np.maximum(found.leverage - 0.75, 0))
+  order = np.argsort(-found.excess, kind='stable')
+  better = order[:max(released.num_train // 2, 1)]
+  for value in (found.excess, margin):
+    sure[value < np.median(value[better]) / 2] = 0
+  sure[order[released.num_train:]] = 0
   return sure
 
 
