@@ -57,7 +57,7 @@ def confidence(
       released, factors, rows, first_layer_config.DEFAULT.refinements)
   sure = np.zeros(len(x))
   extent = np.mean(np.asarray(released.high - released.low))
-  for image, agreement in zip(found.x, found.agreement):
+  for image, agreement in zip(found.x, found.confidence):
     gap = np.sqrt(np.mean((flat - image.reshape(1, -1))**2, axis=1)) / extent
     sure = np.maximum(sure, agreement - gap)
   return sure

@@ -252,7 +252,7 @@ def reconstruct(
       {'zeros': found.zeros[order], 'agreement': found.agreement[order],
        'rank': len(factors.size), 'noise': factors.noise, 'rounds': rounds,
        'restored': released is not given},
-      confidence=found.agreement[order])
+      confidence=found.confidence[order])
 
 
 def _to_device(released, factors) -> Data:

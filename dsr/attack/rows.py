@@ -37,6 +37,12 @@ class Read(NamedTuple):
   agreement: Float[np.ndarray, 'M']
   rows: Float[np.ndarray, 'M N']
 
+  @property
+  def confidence(self) -> Float[np.ndarray, 'M']:
+    """`agreement`; 0 where under half of the rows leave x to its own row."""
+    few = 2 * len(self.rows) < self.rows.shape[1]
+    return np.zeros_like(self.agreement) if few else self.agreement
+
 
 class Near(NamedTuple):
   """Rows that guesses lead to; fields as of `sparse_rows.Rows`."""
