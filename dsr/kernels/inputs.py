@@ -217,16 +217,8 @@ def _mend_jvp(primals, tangents):
     slope += ratio * jnp.mean(u * _take(dx1, rows), axis=-1)
   if dx2 is not None:
     slope -= jnp.mean(u * _take(dx2, cols), axis=-1)
-  out = jnp.zeros_like(gap)
-  if dgap is not None:
-    # What is listed comes before the last one, row by row. Masked and added,
-    # as the transpose of a replacement would copy the matrix.
-    row, col = (jax.lax.broadcasted_iota(rows.dtype, gap.shape, i)
-                for i in (0, 1))
-    before = (row < rows[-1]) | ((row == rows[-1]) & (col <= cols[-1]))
-    out = jnp.where(close & before, 0, dgap)
-  return _mend(*primals), out.at[rows, cols].add(
-      slope, mode='drop', unique_indices=True)
+  base = jnp.zeros_like(gap) if dgap is None else dgap
+  return _mend(*primals), _put(base, rows, cols, slope)
 
 
 def _from_differences(one, two):
