@@ -51,7 +51,7 @@ def _overview(overview, anchors) -> list[str]:
                 tables.Column(name, _text(name)) for name in names]),
             *map(_text, overview.sentences)]
   for table in overview.data:
-    blocks += _folded(table.title, table)
+    blocks += _folded(_text(table.title), table)
   return blocks
 
 

@@ -54,7 +54,7 @@ def test_cells_have_number_interval_mark_and_link(tmp_path):
           ) in markdown
   assert '≈ cannot tell (about 90 images)' in markdown
   assert '- [Is it good?](#is-it-good) Yes.' in markdown
-  assert ('<details><summary>The differences behind the marks</summary>\n\n'
+  assert ('<details><summary>Differences</summary>\n\n'
           '| set |') in markdown
 
 
