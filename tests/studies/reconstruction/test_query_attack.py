@@ -11,7 +11,7 @@ from dsr.runs import records
 from dsr.studies.reconstruction import attacks, cases, reconstruct, victims
 
 INFINITE = reconstruct.Config(
-    dataset='digits[0,3]', num_train=6, kernel='fcn1', steps=600)
+    dataset='digits[0,3]', num_train=6, kernel='fcn1', steps=1000)
 
 
 def _run(config, folder):
@@ -74,9 +74,10 @@ def test_an_interrupted_attack_goes_on(infinite, tmp_path, monkeypatch):
 FINITE = reconstruct.Config(
     dataset='digits', num_train=10, width=1024, depth=1,
     parameterisation='ntk', w_std=1.4, b_std=0.1, regime='linearized',
-    threat='query', steps=200, options='blur=0.7')
+    threat='query', steps=300, options='blur=0.7')
 
 
+@pytest.mark.slow
 def test_a_wide_network_gives_its_images_away_by_values(tmp_path):
   config = attacks.resolve(FINITE)
   assert config.attack == 'ntk_limit'
