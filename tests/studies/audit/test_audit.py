@@ -393,6 +393,7 @@ def _own_set(folder, **changes):
   return path
 
 
+@pytest.mark.slow  # The parts of `leakage` are jobs, which are made here.
 def test_reconstructions_are_told(finished, monkeypatch):
   config, _ = finished
   shares = {f'{who}_recovered_rmse_0.05': records.metric(0.5, 0.4, 0.6)
