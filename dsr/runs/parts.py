@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import contextvars
 import os
+import types
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -19,7 +20,7 @@ from dsr.runs.progress import Progress
 
 # Workdir -> the error of its job.
 _BEFORE: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar(
-    'failed_before', default={})  # noqa: B039
+    'failed_before', default=types.MappingProxyType({}))
 
 
 class Incomplete(Exception):

@@ -203,26 +203,15 @@ def test_paths_in_a_store_are_relative(tmp_path):
     store.Store('nothing://x')
 
 
-class Failing:
+class Failing(Here):
   """An engine without processes, all of whose jobs fail."""
 
   def __init__(self, plan, workers):
     assert workers == 2
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *exc):
-    pass
-
-  def room(self):
-    return 1
-
-  def start(self, positions):
-    self.started = positions
+    super().__init__(plan, workers)
 
   def wait(self):
-    return [(i, 'OSError: no room') for i in self.started]
+    return [(i, 'OSError: no room') for i in self._started]
 
 
 def test_a_command_whose_jobs_fail_ends_with_a_line_for_each(

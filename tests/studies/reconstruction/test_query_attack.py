@@ -77,7 +77,6 @@ FINITE = reconstruct.Config(
     threat='query', steps=300, options='blur=0.7')
 
 
-@pytest.mark.slow
 def test_a_wide_network_gives_its_images_away_by_values(tmp_path):
   config = attacks.resolve(FINITE)
   assert config.attack == 'ntk_limit'
