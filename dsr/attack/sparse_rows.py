@@ -143,7 +143,7 @@ def _shrink(t, codes, spread, start, steps):
 def _factor(weights, codes):
   energy = (codes * weights[None]) @ codes.T
   # On a row's zeros it is singular, but for rounding, 1e-7 and less by float32.
-  ridge = 1e-12 if codes.dtype == jnp.float64 else 1e-5
+  ridge = 1e-12 if codes.dtype == jnp.float64 else 1e-6
   ridge *= jnp.trace(energy) / len(energy)
   return jax.scipy.linalg.cho_factor(
       energy + ridge * jnp.eye(len(energy), dtype=codes.dtype), lower=True)
